@@ -1,0 +1,58 @@
+package spec
+
+import (
+	"path"
+	"slices"
+)
+
+// Paths that containerd (pkg/oci/spec.go at v2.3.7) and moby (oci/defaults.go) hide or protect in every container. Engines
+// add some that depend on the machine, which are kept.
+var (
+	maskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+		"/sys/devices/virtual/powercap",
+	}
+	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
+// rulePaths makes masked and read-only paths the union of the spec's and the default ones.
+func rulePaths(p *pass) (err error) {
+	p.out.Linux.MaskedPaths, err = p.paths("linux.maskedPaths", p.in.Linux.MaskedPaths, maskedPaths)
+	if err != nil {
+		return err
+	}
+	p.out.Linux.ReadonlyPaths, err = p.paths("linux.readonlyPaths", p.in.Linux.ReadonlyPaths, readonlyPaths)
+	return err
+}
+
+func (p *pass) paths(at string, given, always []string) ([]string, error) {
+	var out []string
+	for _, g := range given {
+		if checkPath(path.Clean(g)) != "" {
+			return nil, refused(at+"["+g+"]", "path is not absolute text")
+		}
+		clean := path.Clean(g)
+		for _, f := range p.sb.Files {
+			// Like a mount below a workspace, see ruleMounts; and leaving it out would show what was to be hidden.
+			if overlap(clean, f.Path) {
+				return nil, refused(at+"["+g+"]", "it and the workspace %s hold one another, where it cannot be enforced", f.Path)
+			}
+		}
+		switch {
+		case slices.Contains(out, clean):
+			p.dropped(at+"["+g+"]", "", "given twice")
+			continue
+		case clean != g:
+			p.changed(at+"["+g+"]", clean, "shortest form")
+		}
+		out = append(out, clean)
+	}
+	for _, a := range always {
+		if !slices.Contains(out, a) {
+			p.added(at+"["+a+"]", "", "part of every container's defaults")
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
