@@ -2,7 +2,6 @@ package spec
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -10,9 +9,9 @@ import (
 
 // kernelFS says where a file system of the kernel may be mounted and how.
 type kernelFS struct {
-	at     []string       // the places; nil means judged by tmpfsPlace
-	forced []string       // options it always has
-	data   *regexp.Regexp // options of the form name=value, and flags of its own; nil means none
+	at     []string // the places; nil means judged by tmpfsPlace
+	forced []string // options it always has
+	data   pattern  // options of the form name=value, and flags of its own; nil means none
 }
 
 // kernelFileSystems are all the types that may be mounted. cgroup files are the host's, only seen from inside: options of
@@ -20,20 +19,20 @@ type kernelFS struct {
 var kernelFileSystems = map[string]kernelFS{
 	"proc": {
 		at: []string{"/proc"}, forced: []string{"nosuid", "noexec", "nodev"},
-		data: regexp.MustCompile(`^(hidepid=([0-4]|off|noaccess|invisible|ptraceable)|subset=pid|gid=[0-9]+)$`),
+		data: lazily(`^(hidepid=([0-4]|off|noaccess|invisible|ptraceable)|subset=pid|gid=[0-9]+)$`),
 	},
 	"sysfs":   {at: []string{"/sys"}, forced: []string{"nosuid", "noexec", "nodev", "ro"}},
 	"cgroup":  {at: []string{"/sys/fs/cgroup"}, forced: []string{"nosuid", "noexec", "nodev", "ro"}},
 	"cgroup2": {at: []string{"/sys/fs/cgroup"}, forced: []string{"nosuid", "noexec", "nodev", "ro"}},
 	"devpts": {
 		at: []string{"/dev/pts"}, forced: []string{"nosuid", "noexec", "newinstance"},
-		data: regexp.MustCompile(`^(ptmxmode|mode)=0?[0-7]{3}$|^[ug]id=[0-9]+$|^max=[0-9]+$`),
+		data: lazily(`^(ptmxmode|mode)=0?[0-7]{3}$|^[ug]id=[0-9]+$|^max=[0-9]+$`),
 	},
 	"mqueue": {at: []string{"/dev/mqueue"}, forced: []string{"nosuid", "noexec", "nodev"}},
 	"tmpfs": {
 		forced: []string{"nosuid", "nodev"},
 		// Sizes of 0 mean "unlimited".
-		data: regexp.MustCompile(`^mode=[0-7]{3,5}$|^(size|nr_inodes|nr_blocks)=[1-9][0-9]*[kKmMgG]?$|^size=[1-9][0-9]?%$|^[ug]id=[0-9]+$|^inode(32|64)$`),
+		data: lazily(`^mode=[0-7]{3,5}$|^(size|nr_inodes|nr_blocks)=[1-9][0-9]*[kKmMgG]?$|^size=[1-9][0-9]?%$|^[ug]id=[0-9]+$|^inode(32|64)$`),
 	},
 }
 
@@ -66,7 +65,7 @@ func kernelMount(m specs.Mount) (specs.Mount, string) {
 		out.Source = m.Source
 	}
 	for _, o := range m.Options {
-		known := slices.Contains(plainOptions, o) || o == "newinstance" && m.Type == "devpts" || fs.data != nil && fs.data.MatchString(o)
+		known := slices.Contains(plainOptions, o) || o == "newinstance" && m.Type == "devpts" || fs.data != nil && fs.data().MatchString(o)
 		if !known || slices.Contains(out.Options, o) || o == "rw" && slices.Contains(forced, "ro") || o == "nodev" && m.Destination == "/dev" {
 			continue
 		}

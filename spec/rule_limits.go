@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -24,10 +23,10 @@ func ruleLimits(p *pass) error {
 // cgroup, where limits do nothing, or could name one elsewhere.
 func (p *pass) cgroupsPath() error {
 	at := p.in.Linux.CgroupsPath
-	if upwards.MatchString(at) {
+	if upwards().MatchString(at) {
 		return refused("linux.cgroupsPath", "%q leads upwards", at)
 	}
-	if at != "" && rootOnly.MatchString(at) {
+	if at != "" && rootOnly().MatchString(at) {
 		return refused("linux.cgroupsPath", "%q is the root cgroup, which has no limits", at)
 	}
 	p.out.Linux.CgroupsPath = at
@@ -35,8 +34,8 @@ func (p *pass) cgroupsPath() error {
 }
 
 var (
-	upwards  = regexp.MustCompile(`(^|[/:])\.\.([/:]|$)`)
-	rootOnly = regexp.MustCompile(`^[/.]*$`)
+	upwards  = lazily(`(^|[/:])\.\.([/:]|$)`)
+	rootOnly = lazily(`^[/.]*$`)
 )
 
 // rewriteResources returns in bounded by l, which has no zero field. With complete, what in leaves open is set.
@@ -187,18 +186,18 @@ func cpuQuota(in *specs.LinuxCPU, bound float64, period uint64) (*int64, *uint64
 
 // unifiedKeys are the cgroup v2 files that a spec may write: weights, and what only takes away. The limits proper go
 // through their fields; memory.min and memory.low would protect the agent's memory from the host.
-var unifiedKeys = map[string]*regexp.Regexp{
-	"cpu.weight":       regexp.MustCompile(`^[0-9]{1,5}$`),
-	"io.weight":        regexp.MustCompile(`^(default )?[0-9]{1,5}$`),
-	"memory.high":      regexp.MustCompile(`^[0-9]+$`),
-	"memory.oom.group": regexp.MustCompile(`^[01]$`),
-	"memory.swap.max":  regexp.MustCompile(`^0$`), // kubelet's "no swap"
+var unifiedKeys = map[string]pattern{
+	"cpu.weight":       lazily(`^[0-9]{1,5}$`),
+	"io.weight":        lazily(`^(default )?[0-9]{1,5}$`),
+	"memory.high":      lazily(`^[0-9]+$`),
+	"memory.oom.group": lazily(`^[01]$`),
+	"memory.swap.max":  lazily(`^0$`), // kubelet's "no swap"
 }
 
 func unified(in map[string]string, r *recorder) map[string]string {
 	var out map[string]string
 	for _, key := range slices.Sorted(maps.Keys(in)) {
-		if known := unifiedKeys[key]; known == nil || !known.MatchString(in[key]) {
+		if known := unifiedKeys[key]; known == nil || !known().MatchString(in[key]) {
 			r.dropped("linux.resources.unified["+key+"]", in[key], "could raise a limit")
 			continue
 		}

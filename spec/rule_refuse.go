@@ -1,13 +1,12 @@
 package spec
 
 import (
-	"regexp"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-var versionPattern = regexp.MustCompile(`^1\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.+-]+)?$`)
+var versionPattern = lazily(`^1\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.+-]+)?$`)
 
 // ruleRefuse turns away what is not a Linux container, and what insists on being privileged: rewriting it would give
 // something that looks like what was asked for and does not work.
@@ -28,7 +27,7 @@ func ruleRefuse(p *pass) error {
 		}
 	}
 	switch {
-	case !versionPattern.MatchString(s.Version):
+	case !versionPattern().MatchString(s.Version):
 		return refused("ociVersion", "version %q is not 1.x", s.Version)
 	case s.Linux == nil:
 		return refused("linux", "missing")

@@ -75,7 +75,7 @@ func ruleSeccomp(p *pass) error {
 // tighten returns a filter that allows what base allows, less deniedSyscalls and with arguments checked for sockets and
 // new processes. It must deny by default; anything else would turn every list here around.
 //
-// Only the 64-bit architectures of base stay: the kernel ends a process that calls by another entry point (int 0x80, x32).
+// Only the 64-bit architectures of base stay: the kernel ends the thread that calls by another entry point (int 0x80, x32).
 // There are no flags (runc 1.1 knows none), no listener, and no action that hands the decision to somebody else.
 func tighten(base *specs.LinuxSeccomp) (*specs.LinuxSeccomp, error) {
 	switch base.DefaultAction {

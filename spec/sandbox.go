@@ -3,7 +3,6 @@ package spec
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -85,15 +84,15 @@ func (m NetworkMode) String() string {
 }
 
 var (
-	idPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,199}$`)
-	policyPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
-	envKeyPattern = regexp.MustCompile(`^[^=\x00]+$`)
+	idPattern     = lazily(`^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,199}$`)
+	policyPattern = lazily(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+	envKeyPattern = lazily(`^[^=\x00]+$`)
 )
 
 // CheckID returns an error unless id is 1 to 200 bytes of letters, digits and "_.:@-" that begin with a letter or
 // digit, so that it can be a file name on its own. containerd's namespaces and container IDs have at most 76 bytes each.
 func CheckID(id string) error {
-	if !idPattern.MatchString(id) {
+	if !idPattern().MatchString(id) {
 		return fmt.Errorf("sandbox id %q: want 1 to 200 of A-Z a-z 0-9 _ . : @ -, a letter or digit first", id)
 	}
 	return nil
@@ -102,7 +101,7 @@ func CheckID(id string) error {
 // CheckPolicyName returns an error unless name is "" or 1 to 64 bytes of letters, digits and "_.-" that begin with a
 // letter or digit: it becomes part of a file name.
 func CheckPolicyName(name string) error {
-	if name != "" && !policyPattern.MatchString(name) {
+	if name != "" && !policyPattern().MatchString(name) {
 		return fmt.Errorf("policy name %q: want up to 64 of A-Z a-z 0-9 _ . -, a letter or digit first", name)
 	}
 	return nil
@@ -132,7 +131,7 @@ func checkEnv(env []string) error {
 	for i, e := range env {
 		key, value, ok := strings.Cut(e, "=")
 		switch {
-		case !ok || !envKeyPattern.MatchString(key):
+		case !ok || !envKeyPattern().MatchString(key):
 			return fmt.Errorf("sandbox env entry %d: want KEY=VALUE", i)
 		case strings.Contains(value, "\x00") || !utf8.ValidString(e):
 			return fmt.Errorf("sandbox env %q: value is not text", key)
