@@ -1,0 +1,87 @@
+//go:build linux
+
+// Command cofferdam-proxy is the proxy of one sandbox. It is started by
+// cofferdam, never by hand: everything it works with is inherited, as package
+// process describes. It must be built with CGO_ENABLED=0, and refuses to run
+// otherwise.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"cofferdam.dev/cofferdam/proxy"
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/proxy/process"
+	"cofferdam.dev/cofferdam/proxy/record"
+)
+
+func main() {
+	cfg, files, ready, err := process.Inherit() // first of all: it gives up rights
+	if err == nil {
+		err = run(cfg, files, ready)
+	} else if ready != nil {
+		process.Ready(ready, err)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "cofferdam-proxy: sandbox %q: %v\n", cfg.Sandbox, err)
+		os.Exit(1)
+	}
+}
+
+// run serves the sandbox until SIGTERM or SIGINT.
+func run(cfg process.Config, files process.Files, ready *os.File) error {
+	// Before the parent is told, since from then on it may end us.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	server, err := assemble(cfg, files)
+	if werr := process.Ready(ready, err); err == nil {
+		err = werr
+	}
+	if err != nil {
+		return err
+	}
+	return server.Serve(ctx)
+}
+
+// assemble makes a server of what was inherited.
+func assemble(cfg process.Config, files process.Files) (*proxy.Server, error) {
+	allowed := policy.Default()
+	if len(cfg.PolicyYAML) > 0 {
+		var err error
+		if allowed, err = policy.Parse(cfg.Policy, cfg.PolicyYAML); err != nil {
+			return nil, err
+		}
+	}
+	records, err := record.NewWriter(files.Log, cfg.Sandbox, cfg.Policy, cfg.LogLimit)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.FileListener(files.TCP)
+	if err != nil {
+		return nil, fmt.Errorf("tcp listener: %w", err)
+	}
+	files.TCP.Close() // net has a duplicate
+	tcp, ok := listener.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("tcp listener: file descriptor is of %s", listener.Addr().Network())
+	}
+	packets, err := net.FilePacketConn(files.DNS)
+	if err != nil {
+		return nil, fmt.Errorf("dns socket: %w", err)
+	}
+	files.DNS.Close()
+	dns, ok := packets.(*net.UDPConn)
+	if !ok {
+		return nil, fmt.Errorf("dns socket: file descriptor is of %s", packets.LocalAddr().Network())
+	}
+	return proxy.New(proxy.Config{
+		Policy: allowed, Records: records,
+		TCP: tcp, DNS: dns, Names: files.Names,
+		Pool: cfg.Pool, Box: cfg.Box, Resolver: cfg.Resolver,
+	})
+}

@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/proxy/record"
+)
+
+// conn is one connection of the agent.
+type conn struct {
+	s      *Server
+	tcp    *net.TCPConn
+	id     uint64
+	start  time.Time
+	dest   netip.AddrPort // original destination
+	looked policy.Name    // behind dest, if that is a synthetic address
+	orphan bool           // dest is of the pool and stands for no name
+	peeked []byte         // read, and not sent on yet
+}
+
+// serveConn carries one connection from accept to close.
+func (s *Server) serveConn(ctx context.Context, tcp *net.TCPConn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Whatever it is waiting for, the end of the server ends the connection.
+	stop := context.AfterFunc(ctx, func() { tcp.Close() })
+	defer stop()
+	defer tcp.Close()
+
+	dest, ok := tcp.LocalAddr().(*net.TCPAddr)
+	if !ok {
+		return // closed already
+	}
+	c := &conn{s: s, tcp: tcp, id: s.conns.Add(1), start: time.Now()}
+	ap := dest.AddrPort()
+	c.dest = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	if peer := addrOf(tcp.RemoteAddr()); peer != s.cfg.Box {
+		c.record(question{Request: policy.Request{Protocol: policy.TCP, Port: c.dest.Port()}},
+			policy.Decision{Reason: "a connection from " + peer.String() + ", which is not the agent's address"}, netip.AddrPort{})
+		c.reset()
+		return
+	}
+	if c.dest.Port() == 53 {
+		c.serveDNSStream()
+		return
+	}
+	if s.names.contains(c.dest.Addr()) {
+		c.looked = s.names.name(c.dest.Addr())
+		c.orphan = c.looked.IsZero()
+	}
+	c.serve(ctx)
+}
+
+// serve looks at what the rules expect for the destination, and then at what the
+// agent sends, where that can say more.
+func (c *conn) serve(ctx context.Context) {
+	want := c.s.decide(c.question(policy.Unknown, policy.Name{})).Expects
+	switch want {
+	case policy.TCP, policy.SSH:
+		// The server may speak first, and the bytes have no name to compare.
+		c.tunnel(ctx, c.question(want, policy.Name{}))
+		return
+	}
+	timeout := c.s.timeouts.peek
+	if want == policy.Unknown && (!c.looked.IsZero() || c.orphan || !c.s.cfg.Policy.Mentions(c.dest.Port())) {
+		timeout = c.s.timeouts.refuse // only to refuse it in its own language
+	}
+	switch protocol, hello := c.peek(timeout); protocol {
+	case policy.HTTP:
+		c.serveHTTP(ctx)
+	case policy.TLS:
+		q := c.question(policy.TLS, hello.name)
+		q.problem = hello.problem
+		if hello.unnamed && c.looked.IsZero() && want == policy.TLS {
+			q.problem = "" // clients send no name to an address; a rule pins this one
+		}
+		c.tunnel(ctx, q)
+	default:
+		c.tunnel(ctx, c.question(policy.TCP, policy.Name{}))
+	}
+}
+
+// question asks about the connection: by the name on the wire, else by the name
+// that was looked up, else by the bare address.
+func (c *conn) question(protocol policy.Protocol, wire policy.Name) question {
+	q := question{
+		Request: policy.Request{Protocol: protocol, Name: wire, Port: c.dest.Port()},
+		looked:  c.looked, orphan: c.orphan,
+	}
+	if q.Name.IsZero() {
+		q.Name = c.looked
+	}
+	if q.Name.IsZero() {
+		q.Addr = c.dest.Addr()
+	}
+	return q
+}
+
+// tunnel decides about the whole connection and relays it.
+func (c *conn) tunnel(ctx context.Context, q question) {
+	d, targets, failure := c.s.authorize(ctx, q)
+	if err := c.record(q, d, first(targets)); err != nil {
+		d = policy.Decision{Reason: err.Error()}
+	}
+	if d.Verdict != policy.Allow {
+		c.refuse(q)
+		return
+	}
+	var upstream *net.TCPConn
+	if failure == nil {
+		upstream, failure = c.s.dial(ctx, q, targets)
+	}
+	if failure != nil {
+		c.close(q, netip.AddrPort{}, 0, 0, failure)
+		c.fail(q)
+		return
+	}
+	defer upstream.Close()
+	stop := context.AfterFunc(ctx, func() { upstream.Close() })
+	defer stop()
+	r := relay{agent: c.tcp, upstream: upstream, idle: c.s.timeouts.idle, splices: c.s.splices, buffers: &c.s.buffers}
+	err := r.run(c.peeked)
+	c.close(q, addrPortOf(upstream.RemoteAddr()), r.up.Load(), r.down.Load(), err)
+}
+
+func first(targets []netip.AddrPort) netip.AddrPort {
+	if len(targets) == 0 {
+		return netip.AddrPort{}
+	}
+	return targets[0]
+}
+
+func addrPortOf(a net.Addr) netip.AddrPort {
+	if a, ok := a.(*net.TCPAddr); ok {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// record writes the decision about a question. Only after that may the decision
+// take effect.
+func (c *conn) record(q question, d policy.Decision, upstream netip.AddrPort) error {
+	r := c.entry(record.Decision, q, upstream)
+	r.Verdict, r.Rule, r.Reason = d.Verdict.String(), d.Rule, d.Reason
+	return c.s.cfg.Records.Write(r)
+}
+
+// close writes the end of an allowed connection. reason is nil if both sides
+// closed it in order.
+func (c *conn) close(q question, upstream netip.AddrPort, up, down int64, reason error) {
+	r := c.entry(record.Close, q, upstream)
+	r.BytesUp, r.BytesDown, r.DurationMS = up, down, time.Since(c.start).Milliseconds()
+	if reason != nil && !errors.Is(reason, net.ErrClosed) {
+		r.Reason = reason.Error()
+	}
+	c.s.cfg.Records.Write(r)
+}
+
+func (c *conn) entry(kind string, q question, upstream netip.AddrPort) record.Record {
+	r := record.Record{
+		Kind: kind, Conn: c.id, Protocol: q.Protocol.String(), Name: q.Name.String(),
+		Address: c.dest.Addr().String(), Port: c.dest.Port(),
+	}
+	if upstream.IsValid() {
+		r.Upstream = upstream.String()
+	}
+	return r
+}

@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+)
+
+// question is everything that a decision is about. The sandbox is the server's:
+// there is one process for each.
+type question struct {
+	policy.Request
+
+	// looked is the name behind the synthetic address that was dialled; zero if
+	// the agent dialled another address.
+	looked policy.Name
+
+	// orphan is set for an address of the pool that stands for no name.
+	orphan bool
+
+	// problem is what is wrong with what the agent sent; empty if nothing is.
+	problem string
+}
+
+// decide is the one decision (I2). Nothing is resolved, dialled or relayed
+// unless it has said Allow to exactly that: first about the name, then about the
+// name with the address that it resolved to, and again in the control hook of
+// the socket before it connects. It denies, in this order:
+//
+//  1. everything, once decisions cannot be recorded any more (I7)
+//  2. an address of the pool that stands for no name
+//  3. a name on the wire other than the one that was looked up
+//  4. what the policy does not allow
+//  5. what is malformed, or hides its name
+//  6. an address of this very host, unless a rule pins it
+func (s *Server) decide(q question) policy.Decision {
+	d := s.cfg.Policy.Decide(q.Request)
+	deny := func(reason string) policy.Decision {
+		return policy.Decision{Reason: reason, Rule: d.Rule, Expects: d.Expects}
+	}
+	switch {
+	case s.cfg.Records.Stopped():
+		return deny("the record log is full")
+	case q.orphan:
+		return deny("a synthetic address that stands for no name")
+	case !q.looked.IsZero() && q.Name != q.looked:
+		return deny(fmt.Sprintf("the name is not %s, which the address stands for", q.looked))
+	case d.Verdict != policy.Allow:
+		if q.problem != "" && d.Rule == "" {
+			return deny(q.problem + ", and " + d.Reason)
+		}
+		return d
+	case q.problem != "":
+		return deny(q.problem)
+	case q.Addr.IsValid() && len(d.Addresses) == 0 && isOwn(q.Addr):
+		return deny(fmt.Sprintf("address %s is this host's own", q.Addr))
+	}
+	return d
+}
+
+// isOwn reports whether the address belongs to this host, where services listen
+// that nothing outside can reach. Connecting a UDP socket sends nothing; the
+// kernel then takes the destination for the source if it is local.
+func isOwn(a netip.Addr) bool {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 9)))
+	if err != nil {
+		return false // no route: the connection will fail too
+	}
+	defer conn.Close()
+	local, ok := conn.LocalAddr().(*net.UDPAddr)
+	return ok && local.AddrPort().Addr().Unmap() == a.Unmap()
+}

@@ -1,0 +1,467 @@
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/dns/dnsmessage"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+)
+
+const dnsPolicy = `version: 1
+network:
+  rules:
+    - allow: good.test
+    - allow: "*.example.org"
+    - {allow: raw.test, ports: [PORT], protocol: tcp}
+    - deny: secret.example.org
+    - allow: db
+`
+
+// buildQuery makes a query; change may edit the header and the OPT record is
+// added if size is not 0.
+func buildQuery(t testing.TB, name string, qtype dnsmessage.Type, class dnsmessage.Class, size int, change func(*dnsmessage.Message)) []byte {
+	t.Helper()
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: 4711, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: qtype, Class: class}},
+	}
+	if size > 0 {
+		var h dnsmessage.ResourceHeader
+		if err := h.SetEDNS0(size, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		m.Additionals = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.OPTResource{}}}
+	}
+	if change != nil {
+		change(&m)
+	}
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// describe prints an answer in one line.
+func describe(t testing.TB, b []byte) string {
+	t.Helper()
+	if b == nil {
+		return "silence"
+	}
+	var m dnsmessage.Message
+	if err := m.Unpack(b); err != nil {
+		t.Fatalf("answer %x: %v", b, err)
+	}
+	rcode, ede := m.RCode, ""
+	for _, r := range m.Additionals {
+		if opt, ok := r.Body.(*dnsmessage.OPTResource); ok {
+			rcode = r.Header.ExtendedRCode(rcode)
+			for _, o := range opt.Options {
+				ede += fmt.Sprintf(" ede %d %q", binary.BigEndian.Uint16(o.Data), o.Data[2:])
+			}
+		}
+	}
+	out := strings.TrimPrefix(rcode.String(), "RCode")
+	for _, q := range m.Questions {
+		out += " " + q.Name.String()
+	}
+	for _, r := range m.Answers {
+		out += fmt.Sprintf(" %v ttl %d", r.Body.(*dnsmessage.AResource).A, r.Header.TTL)
+	}
+	for _, r := range m.Authorities {
+		out += fmt.Sprintf(" soa %d", r.Body.(*dnsmessage.SOAResource).MinTTL)
+	}
+	if m.Truncated {
+		out += " tc"
+	}
+	if !m.Response || m.ID != 4711 {
+		out += " not an answer"
+	}
+	return out + ede
+}
+
+func TestDNSAnswers(t *testing.T) {
+	const in = dnsmessage.ClassINET
+	for _, test := range []struct {
+		name   string
+		qname  string
+		qtype  dnsmessage.Type
+		class  dnsmessage.Class
+		size   int
+		change func(*dnsmessage.Message)
+		want   string
+	}{
+		{"allowed", "good.test.", dnsmessage.TypeA, in, 0, nil, "Success good.test. [127 64 0 1] ttl 60"},
+		{"the case is echoed", "GooD.tEst.", dnsmessage.TypeA, in, 0, nil, "Success GooD.tEst. [127 64 0 1] ttl 60"},
+		{"allowed on another port only", "raw.test.", dnsmessage.TypeA, in, 0, nil, "Success raw.test. [127 64 0 1] ttl 60"},
+		{"AAAA of an allowed name", "good.test.", dnsmessage.TypeAAAA, in, 0, nil, "Success good.test. soa 5"},
+		{"HTTPS of an allowed name", "good.test.", dnsmessage.TypeHTTPS, in, 0, nil, "Success good.test. soa 5"},
+		{"TXT of an allowed name", "good.test.", dnsmessage.TypeTXT, in, 1232, nil, `Success good.test. soa 5 ede 15 "only addresses are resolved, not TXT"`},
+		{"denied", "evil.test.", dnsmessage.TypeA, in, 0, nil, "NameError evil.test. soa 5"},
+		{"denied, with EDNS", "evil.test.", dnsmessage.TypeA, in, 1232, nil, `NameError evil.test. soa 5 ede 15 "no rule allows it"`},
+		{"denied by a rule", "secret.example.org.", dnsmessage.TypeAAAA, in, 1232, nil, `NameError secret.example.org. soa 5 ede 15 "a rule denies it: deny secret.example.org (line 7)"`},
+		{"below a wildcard", "a.b.example.org.", dnsmessage.TypeA, in, 0, nil, "Success a.b.example.org. [127 64 0 1] ttl 60"},
+		{"the apex of a wildcard", "example.org.", dnsmessage.TypeA, in, 0, nil, "NameError example.org. soa 5"},
+		{"a single label", "api.", dnsmessage.TypeA, in, 0, nil, "NameError api. soa 5"},
+		{"a single label with a rule", "db.", dnsmessage.TypeA, in, 0, nil, "Success db. [127 64 0 1] ttl 60"},
+		{"a search suffix", "good.test.ns.svc.cluster.local.", dnsmessage.TypeA, in, 0, nil, "NameError good.test.ns.svc.cluster.local. soa 5"},
+		{"localhost", "LocalHost.", dnsmessage.TypeA, in, 0, nil, "Success LocalHost. [127 0 0 1] ttl 60"},
+		{"AAAA of localhost", "localhost.", dnsmessage.TypeAAAA, in, 0, nil, "Success localhost. soa 5"},
+		{"below localhost", "x.localhost.", dnsmessage.TypeA, in, 0, nil, "NameError x.localhost. soa 5"},
+		{"not a host name", "a b.good.test.", dnsmessage.TypeA, in, 0, nil, "NameError a b.good.test. soa 5"},
+		{"an address as a name", "127.0.0.1.", dnsmessage.TypeA, in, 0, nil, "NameError 127.0.0.1. soa 5"},
+		{"reverse", "1.0.64.127.in-addr.arpa.", dnsmessage.TypePTR, in, 0, nil, "NameError 1.0.64.127.in-addr.arpa. soa 5"},
+		{"the root", ".", dnsmessage.TypeNS, in, 0, nil, "NameError . soa 5"},
+		{"ANY", "good.test.", dnsmessage.TypeALL, in, 0, nil, "Refused good.test."},
+		{"AXFR", "good.test.", dnsmessage.TypeAXFR, in, 0, nil, "Refused good.test."},
+		{"CHAOS", "version.bind.", dnsmessage.TypeTXT, dnsmessage.ClassCHAOS, 0, nil, "Refused version.bind."},
+		{"any class", "good.test.", dnsmessage.TypeA, dnsmessage.ClassANY, 0, nil, "Refused good.test."},
+		{"an answer", "good.test.", dnsmessage.TypeA, in, 0, func(m *dnsmessage.Message) { m.Response = true }, "silence"},
+		{"a notify", "good.test.", dnsmessage.TypeSOA, in, 0, func(m *dnsmessage.Message) { m.OpCode = 4 }, "NotImplemented good.test."},
+		{"no question", "good.test.", dnsmessage.TypeA, in, 0, func(m *dnsmessage.Message) { m.Questions = nil }, "FormatError"},
+		{"two questions", "good.test.", dnsmessage.TypeA, in, 0, func(m *dnsmessage.Message) { m.Questions = append(m.Questions, m.Questions[0]) }, "FormatError good.test."},
+		{"two OPT records", "good.test.", dnsmessage.TypeA, in, 512, func(m *dnsmessage.Message) { m.Additionals = append(m.Additionals, m.Additionals[0]) }, "FormatError good.test."},
+		{"a later EDNS", "good.test.", dnsmessage.TypeA, in, 512, func(m *dnsmessage.Message) { m.Additionals[0].Header.TTL = 1 << 16 }, "16 good.test."},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLab(t, dnsPolicy)
+			message := buildQuery(t, test.qname, test.qtype, test.class, test.size, test.change)
+			got := describe(t, l.server.answer(message, maxUDP))
+			if got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+// TestDNSTruncation: an answer with a long name and a long reason does not fit
+// into 512 bytes of UDP. The client asks again over TCP, where it does.
+func TestDNSTruncation(t *testing.T) {
+	label := strings.Repeat("a", 61) + "."
+	name := strings.Repeat(label, 3) + "example.org."
+	l := newLab(t, "version: 1\nnetwork: {rules: [{allow: good.test}, {deny: \""+name+"\"}]}\n")
+	message := buildQuery(t, name, dnsmessage.TypeA, dnsmessage.ClassINET, minUDP, nil)
+	if got, want := describe(t, l.server.answer(message, maxUDP)), "NameError "+name+" tc"; got != want {
+		t.Errorf("UDP: got  %s\nwant %s", got, want)
+	}
+	if got, want := describe(t, l.server.answer(message, 0xffff)), "NameError "+name+" soa 5 ede 15"; !strings.HasPrefix(got, want) {
+		t.Errorf("TCP: got  %s\nwant %s", got, want)
+	}
+}
+
+// TestDNSRecordsOnce: a name is recorded once, whatever the number of queries
+// and addresses' types; other types of records count as one more.
+func TestDNSRecordsOnce(t *testing.T) {
+	l := newLab(t, dnsPolicy)
+	for range 10 {
+		for _, qtype := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeHTTPS, dnsmessage.TypeTXT, dnsmessage.TypeMX} {
+			l.server.answer(buildQuery(t, "good.test.", qtype, dnsmessage.ClassINET, 0, nil), maxUDP)
+			l.server.answer(buildQuery(t, "EVIL.test.", qtype, dnsmessage.ClassINET, 0, nil), maxUDP)
+		}
+	}
+	checkRecords(t, l.records(), []string{
+		"decision allow dns good.test: a rule allows it",
+		"decision deny dns evil.test: no rule allows it",
+		"decision deny dns good.test: only addresses are resolved, not TXT",
+		"decision deny dns evil.test: no rule allows it",
+	})
+}
+
+// TestDNSFlood: 20 000 names do not fill the log, and the rest still works.
+func TestDNSFlood(t *testing.T) {
+	l := newLab(t, dnsPolicy, withLogLimit(64<<20))
+	for i := range maxNotes + 4000 {
+		l.server.answer(buildQuery(t, fmt.Sprintf("x%d.evil.test.", i), dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil), maxUDP)
+	}
+	if got := l.synthetic("good.test"); got != "127.64.0.1" {
+		t.Errorf("good.test is %s", got)
+	}
+	got := l.records()
+	if len(got) != maxNotes+1 || !strings.Contains(got[maxNotes], "too many distinct names") {
+		t.Errorf("%d records, the last is %q", len(got), got[len(got)-1])
+	}
+}
+
+func TestDNSOverUDPAndTCP(t *testing.T) {
+	l := newLab(t, dnsPolicy)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	// UDP: Go's resolver accepts only answers from where it asked. A query to
+	// another address of the same listener is answered from there.
+	elsewhere := strings.Replace(l.dns, "127.0.0.1", "127.8.8.8", 1)
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}}
+		return dialer.DialContext(ctx, network, elsewhere)
+	}}
+	if got, err := resolver.LookupHost(ctx, "good.test."); err != nil || len(got) != 1 || got[0] != "127.64.0.1" {
+		t.Errorf("UDP: %v, %v", got, err)
+	}
+	_, err := resolver.LookupHost(ctx, "evil.test.")
+	if e, ok := errors.AsType[*net.DNSError](err); !ok || !e.IsNotFound {
+		t.Errorf("UDP, denied: %v", err)
+	}
+	// TCP: two queries on one connection.
+	agent := streamTo(t, l.server)
+	for range 2 {
+		message := buildQuery(t, "good.test.", dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil)
+		agent.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...))
+		head := make([]byte, 2)
+		if _, err := io.ReadFull(agent, head); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, binary.BigEndian.Uint16(head))
+		if _, err := io.ReadFull(agent, answer); err != nil {
+			t.Fatal(err)
+		}
+		if got := describe(t, answer); got != "Success good.test. [127 64 0 1] ttl 60" {
+			t.Errorf("TCP: %s", got)
+		}
+	}
+	agent.Write([]byte{0, 1, 0}) // shorter than a header
+	if !ended(t, agent) {
+		t.Error("a broken query is answered")
+	}
+}
+
+func streamTo(t *testing.T, s *Server) net.Conn {
+	t.Helper()
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	agent, err := net.Dial("tcp4", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { agent.Close() })
+	agent.SetDeadline(time.Now().Add(patience))
+	tcp, err := listener.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	t.Cleanup(done.Wait)
+	t.Cleanup(func() { agent.Close() })
+	done.Go(func() {
+		defer tcp.Close()
+		(&conn{s: s, tcp: tcp}).serveDNSStream()
+	})
+	return agent
+}
+
+// authority is a DNS server of the internet, on loopback: it answers A with what
+// it is told, and records the names that it was asked for.
+type authority struct {
+	mu    sync.Mutex // guards asked
+	asked []string
+	addr  netip.AddrPort
+}
+
+func newAuthority(t *testing.T, answer func(name string) []netip.Addr) *authority {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &authority{addr: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			name := m.Questions[0].Name
+			a.mu.Lock()
+			a.asked = append(a.asked, name.String())
+			a.mu.Unlock()
+			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+			for _, addr := range answer(name.String()) {
+				h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET}
+				switch {
+				case addr.Is4() && m.Questions[0].Type == dnsmessage.TypeA:
+					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: addr.As4()}})
+				case addr.Is6() && m.Questions[0].Type == dnsmessage.TypeAAAA:
+					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
+				}
+			}
+			if b, err := m.Pack(); err == nil {
+				conn.WriteToUDPAddrPort(b, from)
+			}
+		}
+	}()
+	return a
+}
+
+func (a *authority) names() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asked
+}
+
+func withResolver(a *authority) labOption {
+	return func(cfg *Config, _ *lab) { cfg.Resolver = []netip.AddrPort{a.addr} }
+}
+
+// TestNothingIsResolvedBeforeADecision is invariant I3.
+func TestNothingIsResolvedBeforeADecision(t *testing.T) {
+	sink := newAuthority(t, func(string) []netip.Addr { return nil })
+	l := newLab(t, strings.ReplaceAll(dnsPolicy, "allow: good.test", "{allow: good.test, ports: [PORT]}"), withResolver(sink))
+	good := l.synthetic("good.test")
+	raw := l.synthetic("raw.test")
+	l.synthetic("tunnel-abcdef.example.org")
+	for _, name := range []string{"evil.test", "secret.example.org", "data.evil.test"} {
+		l.server.answer(buildQuery(t, name+".", dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil), maxUDP)
+		l.askTLS(literal, name, nil)
+		l.askTLS(good, name, nil)
+		exchange(t, l.dial(literal), "GET / HTTP/1.1\r\nHost: "+name+"\r\n\r\n", 1)
+	}
+	if asked := sink.names(); len(asked) != 0 {
+		t.Fatalf("the resolver was asked for %q", asked)
+	}
+	// The control: what is allowed is resolved, and under its own name only.
+	l.askTLS(good, "good.test", nil)
+	l.refused(raw)
+	for _, name := range sink.names() {
+		if name != "good.test." && name != "raw.test." {
+			t.Errorf("the resolver was asked for %s", name)
+		}
+	}
+	if len(sink.names()) != 4 {
+		t.Errorf("the resolver was asked for %q, want A and AAAA of two names", sink.names())
+	}
+}
+
+// TestRebinding: a name that resolves to an address within is not dialled (D11).
+func TestRebinding(t *testing.T) {
+	for _, addr := range []string{
+		"127.0.0.1", "169.254.169.254", "10.0.0.1", "172.16.3.4", "192.168.1.1", "100.100.100.200", "0.0.0.0", "224.0.0.1",
+		"::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+	} {
+		t.Run(addr, func(t *testing.T) {
+			a := netip.MustParseAddr(addr)
+			sink := newAuthority(t, func(string) []netip.Addr { return []netip.Addr{a} })
+			l := newLab(t, "version: 1\nnetwork: {rules: [{allow: good.test, ports: [PORT]}]}\n", withResolver(sink))
+			l.upstream(func(*net.TCPConn) { t.Error("an address within was reached") })
+			if got, err := l.askTLS(l.synthetic("good.test"), "good.test", nil); err == nil {
+				t.Errorf("got %q", got)
+			}
+			got := l.records()
+			if len(got) != 2 || !strings.HasPrefix(got[1], "decision deny tls good.test: address "+a.Unmap().String()+" is ") {
+				t.Errorf("records %q", got)
+			}
+		})
+	}
+}
+
+// TestTargets: only the global addresses of a name are dialled, and what a
+// socket is about to connect to is decided again.
+func TestTargets(t *testing.T) {
+	answers := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("93.184.216.34"), netip.MustParseAddr("127.0.0.1")}
+	sink := newAuthority(t, func(string) []netip.Addr { return answers })
+	l := newLab(t, "version: 1\nnetwork: {rules: [{allow: good.test}]}\n", withResolver(sink))
+	name, _ := policy.ParseName("good.test")
+	q := question{Request: policy.Request{Protocol: policy.TLS, Name: name, Port: 443}}
+	d, targets, err := l.server.authorize(t.Context(), q)
+	want := []netip.AddrPort{netip.MustParseAddrPort("93.184.216.34:443")}
+	if diff := cmp.Diff(want, targets, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" || d.Verdict != policy.Allow || err != nil {
+		t.Errorf("%v, %v: %s", d, err, diff)
+	}
+	for address, ok := range map[string]bool{
+		"93.184.216.34:443": true, "93.184.216.34:80": false, "10.0.0.1:443": false, "[::ffff:127.0.0.1]:443": false, "x": false,
+	} {
+		if err := l.server.check(q, address); (err == nil) != ok {
+			t.Errorf("check(%s) = %v", address, err)
+		}
+	}
+
+	silent := newAuthority(t, func(string) []netip.Addr { return nil })
+	l.server.resolver = newResolver([]netip.AddrPort{silent.addr})
+	if d, targets, err := l.server.authorize(t.Context(), q); d.Verdict != policy.Allow || len(targets) != 0 || err == nil {
+		t.Errorf("no address: %v, %v, %v", d, targets, err)
+	}
+}
+
+// TestOwnAddress: an address of this host is found without knowing its list.
+func TestOwnAddress(t *testing.T) {
+	if !isOwn(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("127.0.0.1 is not this host's")
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, _ := netip.AddrFromSlice(n.IP); !isOwn(ip.Unmap()) && !ip.IsLinkLocalUnicast() {
+				t.Errorf("%s is not this host's", ip)
+			}
+		}
+	}
+	if isOwn(netip.MustParseAddr("93.184.216.34")) {
+		t.Error("93.184.216.34 is this host's")
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	for _, name := range []string{"good.test.", "evil.test.", ".", "localhost."} {
+		f.Add(buildQuery(f, name, dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil), true)
+		f.Add(buildQuery(f, name, dnsmessage.TypeTXT, dnsmessage.ClassINET, 1232, nil), false)
+	}
+	f.Add([]byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 12, 0, 1, 0, 1}, true) // a name that points at itself
+	f.Add([]byte{}, true)
+	p, err := policy.Parse("fuzz", []byte("version: 1\nnetwork: {rules: [{allow: good.test}, {allow: \"*.example.org\"}]}\n"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, message []byte, udp bool) {
+		s := &Server{cfg: Config{Policy: p, Records: newRecords(t, t.TempDir()+"/log", 1<<20)}}
+		var err error
+		if s.names, err = openNames(openFile(t, t.TempDir()+"/names", 2), testPool); err != nil {
+			t.Fatal(err)
+		}
+		limit := 0xffff
+		if udp {
+			limit = maxUDP
+		}
+		answer := s.answer(message, limit)
+		if answer == nil {
+			return
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(answer); err != nil {
+			t.Fatalf("answer to %x is %x: %v", message, answer, err)
+		}
+		if !m.Response || m.ID != binary.BigEndian.Uint16(message) || len(answer) > limit || len(m.Questions) > 1 {
+			t.Fatalf("answer to %x is %+v", message, m)
+		}
+		// Only a name that the policy allows, or localhost, has an address.
+		for _, r := range m.Answers {
+			name, err := policy.ParseWireName(strings.TrimSuffix(r.Header.Name.String(), "."))
+			if err != nil {
+				t.Fatalf("an address for %v", r.Header.Name)
+			}
+			if d := p.Decide(policy.Request{Protocol: policy.DNS, Name: name}); d.Verdict != policy.Allow && name.String() != "localhost" {
+				t.Fatalf("an address for %s: %s", name, d.Reason)
+			}
+		}
+	})
+}

@@ -1,0 +1,127 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+)
+
+// helloBytes is the hello of Go's client.
+func helloBytes(t testing.TB, cfg *tls.Config) []byte {
+	t.Helper()
+	agent, proxy := net.Pipe()
+	defer proxy.Close()
+	go func() {
+		tls.Client(agent, cfg).Handshake()
+		agent.Close()
+	}()
+	buf := make([]byte, 1<<16)
+	n, err := proxy.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf[:n]
+}
+
+// FuzzPeek: whatever is sent, nothing that was read is lost, no more is read
+// than the cap, and a name is found only where it stands in the bytes.
+func FuzzPeek(f *testing.F) {
+	f.Add(helloBytes(f, &tls.Config{ServerName: "good.test"}))
+	f.Add(helloBytes(f, &tls.Config{ServerName: "good.test", MaxVersion: tls.VersionTLS12}))
+	f.Add(helloBytes(f, &tls.Config{InsecureSkipVerify: true}))
+	f.Add([]byte("GET / HTTP/1.1\r\nHost: good.test\r\n\r\n"))
+	f.Add([]byte("SSH-2.0-x\r\n"))
+	f.Add([]byte{0x16, 3, 1, 0, 0})
+	f.Add(bytes.Repeat([]byte{0x16, 3, 1, 0, 1, 1}, 4000))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p := peeker{from: iotest.OneByteReader(bytes.NewReader(data))}
+		protocol, h := p.peek()
+		if len(p.data) > maxPeek || !bytes.HasPrefix(data, p.data) {
+			t.Fatalf("peeked %d of %d bytes", len(p.data), len(data))
+		}
+		// The same bytes in one segment are the same.
+		p = peeker{from: bytes.NewReader(data)}
+		if again, h2 := p.peek(); again != protocol || h2 != h || !bytes.HasPrefix(data, p.data) {
+			t.Fatalf("in one segment %s %+v, else %s %+v", again, h2, protocol, h)
+		}
+		switch {
+		case protocol != policy.TLS && h != (hello{}):
+			t.Fatalf("%s with %+v", protocol, h)
+		case protocol == policy.TLS && (h.name.IsZero() == (h.problem == "")):
+			t.Fatalf("hello %+v", h)
+		}
+		if name := h.name.String(); name != "" && len(data) < 2000 {
+			// A record header may cut the name in two: look for its first letter.
+			if !bytes.Contains(bytes.ToLower(data), []byte(name[:1])) {
+				t.Fatalf("the name %s is not in %x", name, data)
+			}
+		}
+	})
+}
+
+// FuzzTarget: of a request that net/http accepts, the host that is decided is
+// the one that is written upstream.
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{
+		"GET / HTTP/1.1\r\nHost: good.test\r\n\r\n", "GET http://a@b/ HTTP/1.1\r\nHost: good.test:80\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: good.test.\r\nUpgrade: h2c\r\n\r\n",
+		"CONNECT good.test:80 HTTP/1.1\r\n\r\n", "GET http:x HTTP/1.1\r\nHost: x\r\n\r\n", "GET //evil.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n",
+	} {
+		f.Add(s)
+	}
+	dest := netip.MustParseAddrPort("127.9.9.9:80")
+	f.Fuzz(func(t *testing.T, head string) {
+		r, err := http.ReadRequest(bufioReader(head))
+		if err != nil {
+			return
+		}
+		h := &httpConn{conn: &conn{dest: dest}}
+		q, host := h.ask(r)
+		if strings.ContainsAny(host, "\r\n\x00\x1b") {
+			t.Fatalf("host %q", host)
+		}
+		if q.problem != "" {
+			return
+		}
+		out := rewritten(h, r)
+		if q.Name.IsZero() {
+			if q.Addr != dest.Addr() {
+				t.Fatalf("address %s", q.Addr)
+			}
+		} else if got, err := policy.ParseWireName(strings.TrimSuffix(out.URL.Host, ":80")); err != nil || got != q.Name {
+			t.Fatalf("decided %s, dials %s", q.Name, out.URL.Host)
+		}
+		var wire bytes.Buffer
+		out.Body = nil
+		out.ContentLength, out.TransferEncoding = 0, nil
+		if err := out.Write(&wire); err != nil {
+			return // net/http does not send it
+		}
+		again, err := http.ReadRequest(bufioReader(wire.String()))
+		if err != nil {
+			t.Fatalf("%q is sent as %q: %v", head, wire.String(), err)
+		}
+		if q2, _ := h.ask(again); q2.Name != q.Name || q2.problem != "" {
+			t.Fatalf("%q is sent as %q: %s, %s", head, wire.String(), q2.Name, q2.problem)
+		}
+	})
+}
+
+// BenchmarkPeekTLS is the cost of reading a hello.
+func BenchmarkPeekTLS(b *testing.B) {
+	data := helloBytes(b, &tls.Config{ServerName: "good.test"})
+	b.ReportAllocs()
+	for b.Loop() {
+		p := peeker{from: bytes.NewReader(data)}
+		if _, h := p.peek(); h.name.String() != "good.test" {
+			b.Fatal(h.problem)
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/proxy/record"
+)
+
+// patience bounds every wait of the tests.
+const patience = 10 * time.Second
+
+// The tests use the real kernel on loopback: a listener on 0.0.0.0 accepts
+// connections to all of 127.0.0.0/8, and the local address of each is the one
+// that was dialled, as with AnyIP in GATE. Synthetic addresses come from
+// 127.64.0.0/16. Upstreams listen on ::1, at the same port.
+var testPool = netip.MustParsePrefix("127.64.0.0/16")
+
+const literal = "127.9.9.9" // an address that is not of the pool
+
+// lab is a proxy with its log and, where a test asks, an upstream.
+type lab struct {
+	t      *testing.T
+	server *Server
+	port   int // of the proxy, hence of every destination, and of the upstream
+	dns    string
+	log    string
+	idle   time.Duration // zero for the server's own
+	stop   func() // ends the proxy and waits for it
+}
+
+type labOption func(*Config, *lab)
+
+// newLab starts a proxy. PORT in the policy stands for the port.
+func newLab(t *testing.T, policyText string, options ...labOption) *lab {
+	t.Helper()
+	tcp, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4zero})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lab{
+		t: t, port: tcp.Addr().(*net.TCPAddr).Port, log: filepath.Join(t.TempDir(), "records"),
+		dns: fmt.Sprintf("127.0.0.1:%d", dns.LocalAddr().(*net.UDPAddr).Port),
+	}
+	cfg := Config{
+		TCP: tcp.(*net.TCPListener), DNS: dns, Pool: testPool, Box: netip.MustParseAddr("127.0.0.1"),
+		Names: openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR),
+	}
+	if policyText != "" {
+		if cfg.Policy, err = policy.Parse("test", []byte(strings.ReplaceAll(policyText, "PORT", fmt.Sprint(l.port)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.Records = newRecords(t, l.log, 1<<20)
+	for _, option := range options {
+		option(&cfg, l)
+	}
+	if l.server, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	l.server.timeouts.refuse = 200 * time.Millisecond
+	if l.idle > 0 {
+		l.server.timeouts.idle = l.idle
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- l.server.Serve(ctx) }()
+	l.stop = func() {
+		t.Helper()
+		cancel()
+		select {
+		case err := <-ended:
+			ended <- nil
+			if err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("Serve does not end")
+		}
+	}
+	t.Cleanup(l.stop)
+	return l
+}
+
+func openFile(t *testing.T, path string, flags int) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|flags, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func newRecords(t *testing.T, path string, limit int64) *record.Writer {
+	t.Helper()
+	w, err := record.NewWriter(openFile(t, path, os.O_WRONLY|os.O_APPEND), "box-1", "test", limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func withLogLimit(limit int64) labOption {
+	return func(cfg *Config, l *lab) { cfg.Records = newRecords(l.t, l.log, limit) }
+}
+
+// records ends the proxy and returns what it recorded, but for its own start and
+// end, as "kind verdict protocol name rule? reason".
+func (l *lab) records() []string {
+	l.t.Helper()
+	l.stop()
+	var lines []string
+	for _, r := range readRecords(l.t, l.log) {
+		if r.Kind == record.Proxy && (r.Reason == "started" || r.Reason == "stopped") {
+			continue
+		}
+		host := r.Name
+		if host == "" {
+			host = r.Address
+		}
+		line := strings.Join(strings.Fields(fmt.Sprint(r.Kind, " ", r.Verdict, " ", r.Protocol, " ", host)), " ")
+		if r.Kind != record.Close {
+			line += ": " + r.Reason
+		} else {
+			line += fmt.Sprintf(": up %d down %d", r.BytesUp, r.BytesDown)
+		}
+		lines = append(lines, strings.ReplaceAll(line, fmt.Sprint(l.port), "PORT"))
+	}
+	return lines
+}
+
+func readRecords(t *testing.T, path string) []record.Record {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []record.Record
+	for r, err := range record.Read(strings.NewReader(string(data))) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// synthetic looks a name up in the proxy's DNS with Go's own resolver.
+func (l *lab) synthetic(name string) string {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
+	defer cancel()
+	addrs, err := l.resolver().LookupHost(ctx, name+".")
+	if err != nil || len(addrs) != 1 {
+		l.t.Fatalf("look up %s: %v, %v", name, addrs, err)
+	}
+	return addrs[0]
+}
+
+func (l *lab) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, l.dns)
+	}}
+}
+
+// dial connects to an address through the proxy.
+func (l *lab) dial(address string) *net.TCPConn {
+	l.t.Helper()
+	conn, err := net.DialTimeout("tcp4", fmt.Sprintf("%s:%d", address, l.port), patience)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	l.t.Cleanup(func() { conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+// upstream listens on ::1 at the lab's port and serves each connection.
+func (l *lab) upstream(serve func(*net.TCPConn)) {
+	l.t.Helper()
+	listener, err := net.Listen("tcp6", fmt.Sprintf("[::1]:%d", l.port))
+	if err != nil {
+		l.t.Skipf("no listener on ::1 at the port of the proxy: %v", err)
+	}
+	l.t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				conn.SetDeadline(time.Now().Add(patience))
+				serve(conn.(*net.TCPConn))
+			}()
+		}
+	}()
+}
+
+// echo sends back what it gets, after its end.
+func echo(conn *net.TCPConn) {
+	data, _ := io.ReadAll(conn)
+	fmt.Fprintf(conn, "got %d: %.20s", len(data), data)
+}
+
+// refused reports whether a connection is reset, which the client may see as
+// early as in connect(2).
+func (l *lab) refused(address string) bool {
+	conn, err := net.DialTimeout("tcp4", net.JoinHostPort(address, fmt.Sprint(l.port)), patience)
+	if err != nil {
+		return true
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	return ended(l.t, conn)
+}
+
+// ended reports whether the connection ends without a byte.
+func ended(t *testing.T, conn net.Conn) bool {
+	t.Helper()
+	n, err := conn.Read(make([]byte, 1))
+	if e, ok := err.(net.Error); ok && e.Timeout() {
+		t.Error("the connection stays open")
+	}
+	return n == 0 && err != nil
+}

@@ -1,0 +1,348 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+)
+
+// httpConn serves one connection that speaks HTTP/1. Every request of it is
+// decided by the host that it names. A denied one is answered and ends the
+// connection.
+//
+// Requests are parsed and written anew, so that the upstream sees one reading of
+// them, whatever the agent sent: one Host, one framing. An absolute request
+// target overrides the Host header, as RFC 9112, 3.2.2 demands.
+type httpConn struct {
+	*conn
+	proxy *httputil.ReverseProxy
+	moved activity // bytes to and from upstreams
+
+	// The server calls ServeHTTP for one request at a time, but dials in
+	// goroutines of its transport.
+	mu       sync.Mutex // guards the rest
+	allowed  map[policy.Name]bool
+	resolved map[policy.Name][]netip.AddrPort // for the first dial after a decision
+	last     question                         // the last one that was allowed
+	upstream netip.AddrPort
+	recorded bool  // a decision
+	failure  error // of the last upstream that could not be reached
+}
+
+// denied is the error of a request whose upstream turned out to be denied.
+type denied struct{ d policy.Decision }
+
+func (e *denied) Error() string { return e.d.Reason }
+
+const (
+	headerTimeout    = 10 * time.Second
+	keepAlive        = 2 * time.Minute
+	maxRequestHead   = 64 << 10
+	maxResponseHead  = 256 << 10
+	maxHostsRecorded = 256 // distinct hosts of one connection
+)
+
+// serveHTTP serves the requests of the connection until it ends.
+func (c *conn) serveHTTP(ctx context.Context) {
+	h := &httpConn{
+		conn:     c,
+		allowed:  make(map[policy.Name]bool),
+		resolved: make(map[policy.Name][]netip.AddrPort),
+	}
+	transport := &http.Transport{
+		DialContext:            h.dialUpstream,
+		DisableCompression:     true,
+		MaxIdleConns:           2,
+		IdleConnTimeout:        keepAlive,
+		MaxResponseHeaderBytes: maxResponseHead,
+		Protocols:              http1(),
+	}
+	quiet := log.New(io.Discard, "", 0) // what is worth knowing is recorded
+	h.proxy = &httputil.ReverseProxy{
+		Rewrite:       h.rewrite,
+		Transport:     transport,
+		FlushInterval: -1,
+		ErrorHandler:  h.unreachable,
+		ErrorLog:      quiet,
+		BufferPool:    &c.s.buffers,
+	}
+	server := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       keepAlive,
+		MaxHeaderBytes:    maxRequestHead,
+		Protocols:         http1(),
+		ErrorLog:          quiet,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	one := &oneListener{addr: c.tcp.LocalAddr(), done: make(chan struct{})}
+	one.conn = &closingConn{peekedConn: &peekedConn{TCPConn: c.tcp, peeked: c.peeked}, done: one.done}
+	stop := h.moved.watch(c.s.timeouts.idle, func() { c.tcp.Close() })
+	server.Serve(one) // returns when the connection is closed, hijacked or not
+	stop()
+	transport.CloseIdleConnections()
+	h.finish()
+}
+
+func http1() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
+}
+
+// finish writes the closing record of what was allowed, or the denial of a
+// connection that never sent a request that could be read.
+func (h *httpConn) finish() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case !h.recorded:
+		q := h.question(policy.HTTP, policy.Name{})
+		q.problem = "malformed HTTP request"
+		h.record(q, h.s.decide(q), netip.AddrPort{})
+	case len(h.allowed) > 0:
+		h.close(h.last, h.upstream, h.moved.up.Load(), h.moved.down.Load(), h.failure)
+	}
+}
+
+// ServeHTTP decides about one request and passes it on.
+func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	q, host := h.ask(r)
+	if d := h.authorizeRequest(r.Context(), q); d.Verdict != policy.Allow {
+		h.forbid(w, q, host, d)
+		return
+	}
+	h.proxy.ServeHTTP(w, r)
+}
+
+// ask makes the question of a request, and what to call its host to the agent.
+func (h *httpConn) ask(r *http.Request) (q question, host string) {
+	name, addr, problem := h.target(r)
+	q = h.question(policy.HTTP, name)
+	if q.problem = problem; problem != "" {
+		return q, strconv.QuoteToASCII(r.Host[:min(len(r.Host), 255)])
+	}
+	if name.IsZero() {
+		// A bare address for a host must be the one that was dialled, which the
+		// name behind a synthetic address is not.
+		if addr != h.dest.Addr() || !h.looked.IsZero() {
+			q.problem = "the Host header has another address than the connection"
+		}
+		return q, netip.AddrPortFrom(addr, h.dest.Port()).String()
+	}
+	return q, net.JoinHostPort(name.String(), strconv.Itoa(int(h.dest.Port())))
+}
+
+// target reads the host that a request is for. Exactly one of name and addr is
+// set, unless there is a problem.
+func (h *httpConn) target(r *http.Request) (name policy.Name, addr netip.Addr, problem string) {
+	switch u := r.URL; {
+	case r.ProtoMajor != 1: // net/http lets the preface of HTTP/2 through
+		return name, addr, "HTTP/2 without TLS"
+	case r.Method == http.MethodConnect:
+		return name, addr, "CONNECT is not needed here: connect to the host itself"
+	case u.Scheme != "" && u.Scheme != "http", u.Opaque != "":
+		return name, addr, "a request target that is not http"
+	case u.User != nil:
+		return name, addr, "a request target with a user"
+	case r.Host == "":
+		return name, addr, "an HTTP request without Host"
+	}
+	if p := upgrade(r.Header); p != "" {
+		return name, addr, p
+	}
+	host, port, err := splitHostPort(r.Host)
+	if err != nil {
+		return name, addr, "Host header: " + err.Error()
+	}
+	if port != 0 && port != h.dest.Port() {
+		return name, addr, "the Host header has another port than the connection"
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		if addr.Zone() != "" || addr.Is4In6() {
+			return name, addr, "Host header: address in an unusual form"
+		}
+		return name, addr, ""
+	}
+	if name, err = policy.ParseWireName(host); err != nil {
+		return name, addr, "Host header: " + err.Error()
+	}
+	return name, addr, ""
+}
+
+// upgrade says what is wrong with a request to change the protocol: after it the
+// bytes are not seen any more, and HTTP/2 would carry requests for other hosts.
+func upgrade(header http.Header) string {
+	values := header.Values("Upgrade")
+	if len(values) == 0 || len(values) == 1 && strings.EqualFold(values[0], "websocket") {
+		return ""
+	}
+	return "a change of protocol to other than websocket"
+}
+
+// splitHostPort splits the value of a Host header strictly (RFC 9110, 7.2). port
+// is 0 if there is none.
+func splitHostPort(s string) (host string, port uint16, err error) {
+	host = s
+	if rest, ok := strings.CutPrefix(s, "["); ok {
+		inside, after, ok := strings.Cut(rest, "]")
+		addr, err := netip.ParseAddr(inside)
+		if !ok || err != nil || !addr.Is6() {
+			return "", 0, errors.New("malformed address")
+		}
+		if after == "" {
+			return inside, 0, nil
+		}
+		if host, s = inside, after; s[0] != ':' {
+			return "", 0, errors.New("malformed address")
+		}
+	} else if i := strings.IndexByte(s, ':'); i >= 0 {
+		host, s = s[:i], s[i:]
+	} else {
+		return host, 0, nil
+	}
+	n, err := strconv.ParseUint(s[1:], 10, 16)
+	if err != nil || n == 0 || strconv.FormatUint(n, 10) != s[1:] {
+		return "", 0, errors.New("malformed port")
+	}
+	return host, uint16(n), nil
+}
+
+// authorizeRequest decides about a request. The first for a host is resolved and
+// recorded; of the later ones only denials are, or a busy connection would fill
+// the log.
+func (h *httpConn) authorizeRequest(ctx context.Context, q question) policy.Decision {
+	h.mu.Lock()
+	known := h.allowed[q.Name]
+	h.mu.Unlock()
+	if known {
+		d := h.s.decide(q)
+		if d.Verdict != policy.Allow {
+			h.record(q, d, netip.AddrPort{})
+		}
+		return d
+	}
+	d, targets, _ := h.s.authorize(ctx, q) // what failed to resolve fails to be dialled
+	if err := h.record(q, d, first(targets)); err != nil {
+		d = policy.Decision{Reason: err.Error()}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.recorded = true
+	if d.Verdict == policy.Allow {
+		if len(h.allowed) < maxHostsRecorded {
+			h.allowed[q.Name] = true
+		}
+		h.last = q
+		if len(targets) > 0 {
+			clear(h.resolved) // of an earlier request that needed no new connection
+			h.resolved[q.Name] = targets
+		}
+	}
+	return d
+}
+
+// rewrite addresses a request that was allowed. Only hop-by-hop fields are
+// dropped: what ReverseProxy takes away for its own use comes back.
+func (h *httpConn) rewrite(p *httputil.ProxyRequest) {
+	host, port, _ := splitHostPort(p.In.Host)
+	if name, err := policy.ParseWireName(host); err == nil {
+		host = name.String()
+	}
+	p.Out.URL.Scheme = "http"
+	p.Out.URL.Host = net.JoinHostPort(host, strconv.Itoa(int(h.dest.Port())))
+	p.Out.URL.RawQuery = p.In.URL.RawQuery
+	p.Out.URL.ForceQuery = p.In.URL.ForceQuery
+	if port != 0 {
+		p.Out.Host = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	} else if p.Out.Host = host; strings.Contains(host, ":") {
+		p.Out.Host = "[" + host + "]"
+	}
+	for _, field := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if values, ok := p.In.Header[field]; ok {
+			p.Out.Header[field] = values
+		}
+	}
+}
+
+// dialUpstream connects the transport to the host that rewrite wrote. It decides
+// by that text alone, whatever request it is for; dial does so again.
+func (h *httpConn) dialUpstream(ctx context.Context, _, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	var name policy.Name
+	if _, err := netip.ParseAddr(host); err != nil {
+		if name, err = policy.ParseWireName(host); err != nil {
+			return nil, err
+		}
+	}
+	q := h.question(policy.HTTP, name)
+	h.mu.Lock()
+	targets := h.resolved[q.Name]
+	delete(h.resolved, q.Name)
+	h.mu.Unlock()
+	if len(targets) == 0 {
+		var d policy.Decision
+		if d, targets, err = h.s.authorize(ctx, q); err != nil {
+			return nil, err
+		}
+		if d.Verdict != policy.Allow {
+			return nil, &denied{d}
+		}
+	}
+	conn, err := h.s.dial(ctx, q, targets)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.upstream = addrPortOf(conn.RemoteAddr())
+	return &countedConn{TCPConn: conn, moved: &h.moved}, nil
+}
+
+// forbid answers a denied request. The connection ends with it, so that what
+// follows in its buffer is not taken for a request.
+func (h *httpConn) forbid(w http.ResponseWriter, q question, host string, d policy.Decision) {
+	answer(w, http.StatusForbidden, h.refusal(q, host, d))
+}
+
+// unreachable answers a request whose upstream could not be reached, or turned
+// out to be denied after all.
+func (h *httpConn) unreachable(w http.ResponseWriter, r *http.Request, err error) {
+	if e, ok := errors.AsType[*denied](err); ok {
+		q, host := h.ask(r)
+		h.record(q, e.d, netip.AddrPort{})
+		h.forbid(w, q, host, e.d)
+		return
+	}
+	h.mu.Lock()
+	h.failure = err
+	h.mu.Unlock()
+	answer(w, http.StatusBadGateway, fmt.Sprintf(
+		"cofferdam: upstream unreachable\n\nThe policy allows this request, but its server did not answer:\n%s\n",
+		strconv.QuoteToASCII(err.Error())))
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	header := w.Header()
+	header.Set("Content-Type", "text/plain; charset=utf-8")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Connection", "close")
+	w.WriteHeader(status)
+	io.WriteString(w, text)
+}

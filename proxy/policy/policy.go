@@ -1,0 +1,204 @@
+// Package policy says what one sandbox may reach: it parses a policy file,
+// compiles it, and decides single requests. It opens no socket, reads no clock
+// and logs nothing; a decision carries its reason.
+//
+// # From text to decision
+//
+// [Parse] walks the YAML strictly and reports every mistake with its line. The
+// rules are compiled into a trie of reversed labels (org, example, www), where
+// each node holds what is said about the name itself and about all names below
+// it. [Policy.Decide] walks the labels of a [Name] from the right, collects the
+// rules that match name and port, and applies them in the order that its
+// documentation numbers.
+//
+// # Limits
+//
+// A policy speaks of names and ports. What an allowed server does with the
+// bytes, or which of its tenants gets them inside an encrypted connection, it
+// cannot see. A wildcard over a domain that hands out subdomains to strangers
+// is caught only where the public suffix list knows that domain itself; a
+// domain that has such suffixes below it (amazonaws.com) is not recognised.
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Verdict is the outcome of a decision. Its zero value is Deny (I6).
+type Verdict uint8
+
+// The verdicts.
+const (
+	Deny Verdict = iota
+	Allow
+)
+
+func (v Verdict) String() string {
+	if v == Allow {
+		return "allow"
+	}
+	return "deny"
+}
+
+// Protocol is how a connection must begin, and how the proxy checks its name.
+// The zero Protocol is one that is not known (yet); no rule allows it.
+type Protocol uint8
+
+// The protocols. DNS is the question whether any rule could allow a name, asked
+// before an address is handed out; no rule is written for it.
+const (
+	Unknown Protocol = iota
+	TLS              // server name in the hello
+	HTTP             // Host of every request
+	SSH              // no name on the wire; the synthetic address says it
+	TCP              // the same
+	DNS
+)
+
+var protocolNames = [...]string{Unknown: "unknown", TLS: "tls", HTTP: "http", SSH: "ssh", TCP: "tcp", DNS: "dns"}
+
+func (p Protocol) String() string {
+	if int(p) < len(protocolNames) {
+		return protocolNames[p]
+	}
+	return protocolNames[Unknown]
+}
+
+// Request is one thing to decide.
+type Request struct {
+	Protocol Protocol
+	Name     Name // zero if the destination is only an address
+	Port     uint16
+
+	// Addr is the address that would be dialled; the zero Addr if the name has
+	// not been resolved yet, which it must not be before it is allowed (I3).
+	Addr netip.Addr
+}
+
+// Decision is the answer. The zero Decision denies.
+type Decision struct {
+	Verdict Verdict
+	Reason  string // for the agent and the record; never empty from Decide
+	Rule    string // text and line of the rule that decided; empty if none did
+
+	// Addresses are pinned by the rule: dial one of these and resolve nothing.
+	// The caller must not change them.
+	Addresses []netip.Addr
+
+	// Expects is the protocol of the rule that allows the name on the port. It
+	// is set also where the verdict is Deny because the request's protocol is
+	// another one, or Unknown: so it tells what to look for on the wire.
+	Expects Protocol
+}
+
+// Rule is one line of a policy.
+type Rule struct {
+	Verdict   Verdict
+	Pattern   Pattern
+	Ports     []uint16 // never empty for Allow; empty for Deny means every port
+	Protocol  Protocol // Unknown for Deny: every protocol
+	Addresses []netip.Addr
+	Shared    bool // the wildcard over a shared-hosting suffix is meant
+	Line      int  // in the policy file, from 1
+
+	text string
+}
+
+// String is the rule in the policy's own syntax.
+func (r *Rule) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "{%s: %q", r.Verdict, r.Pattern.String())
+	if len(r.Ports) > 0 {
+		fmt.Fprintf(&b, ", ports: [%s]", join(r.Ports))
+	}
+	if r.Protocol != Unknown {
+		fmt.Fprintf(&b, ", protocol: %s", r.Protocol)
+	}
+	if len(r.Addresses) > 0 {
+		var quoted []string
+		for _, a := range r.Addresses {
+			quoted = append(quoted, fmt.Sprintf("%q", a.String()))
+		}
+		fmt.Fprintf(&b, ", addresses: [%s]", strings.Join(quoted, ", "))
+	}
+	if r.Shared {
+		b.WriteString(", shared: true")
+	}
+	b.WriteByte('}')
+	return b.String()
+}
+
+// describe is the short form for decisions and records.
+func (r *Rule) describe() string {
+	text := r.Verdict.String() + " " + r.Pattern.String()
+	if len(r.Ports) > 0 {
+		text += ":" + join(r.Ports)
+	}
+	if r.Protocol != Unknown {
+		text += " " + r.Protocol.String()
+	}
+	return fmt.Sprintf("%s (line %d)", text, r.Line)
+}
+
+func join(ports []uint16) string {
+	text := make([]string, len(ports))
+	for i, p := range ports {
+		text[i] = fmt.Sprint(p)
+	}
+	return strings.Join(text, ", ")
+}
+
+// Policy is a compiled policy. It does not change and may be used by any number
+// of goroutines. The zero Policy and a nil one deny everything (I6).
+type Policy struct {
+	name  string
+	rules []*Rule
+	root  node
+	addrs map[netip.AddrPort]*Rule // pinned addresses, for connections to the bare address
+	ports map[uint16]bool          // of all allow rules
+}
+
+// Default returns a policy that denies everything.
+func Default() *Policy { return &Policy{name: "default"} }
+
+// Name is the name given to [Parse]: a file path or a policy's name.
+func (p *Policy) Name() string {
+	if p == nil {
+		return ""
+	}
+	return p.name
+}
+
+// Mentions reports whether any rule allows anything on the port: whether what
+// is sent there could still turn out to be allowed.
+func (p *Policy) Mentions(port uint16) bool { return p != nil && p.ports[port] }
+
+// Rules returns the rules in the order of the file.
+func (p *Policy) Rules() []Rule {
+	if p == nil {
+		return nil
+	}
+	rules := make([]Rule, len(p.rules))
+	for i, r := range p.rules {
+		rules[i] = *r
+	}
+	return rules
+}
+
+// String is the policy in its own syntax with every default written out. Parsed
+// again it gives the same policy, but for the lines.
+func (p *Policy) String() string {
+	var b strings.Builder
+	b.WriteString("version: 1\nnetwork:\n  unknown: deny\n")
+	if p == nil || len(p.rules) == 0 {
+		b.WriteString("  rules: []\n")
+		return b.String()
+	}
+	b.WriteString("  rules:\n")
+	for _, r := range p.rules {
+		fmt.Fprintf(&b, "    - %s\n", r)
+	}
+	return b.String()
+}

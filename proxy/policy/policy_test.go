@@ -1,0 +1,243 @@
+package policy
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden runs f on each archive of a folder: it gets the file "policy.yaml" and
+// returns what the file named want should hold.
+func golden(t *testing.T, folder, want string, f func(t *testing.T, a *txtar.Archive) string) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join("testdata", folder, "*.txtar"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no golden files in %s: %v", folder, err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			a, err := txtar.ParseFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := f(t, a)
+			if *update {
+				set(a, want, got)
+				if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(get(t, a, want), got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", path, diff)
+			}
+		})
+	}
+}
+
+func get(t *testing.T, a *txtar.Archive, name string) string {
+	t.Helper()
+	for _, f := range a.Files {
+		if f.Name == name {
+			return string(f.Data)
+		}
+	}
+	t.Fatalf("no file %s in the archive", name)
+	return ""
+}
+
+func set(a *txtar.Archive, name, data string) {
+	for i := range a.Files {
+		if a.Files[i].Name == name {
+			a.Files[i].Data = []byte(data)
+			return
+		}
+	}
+	a.Files = append(a.Files, txtar.File{Name: name, Data: []byte(data)})
+}
+
+// TestDecide asserts verdict, rule and reason of each line of a "requests" file:
+//
+//	protocol name port [address]
+func TestDecide(t *testing.T) {
+	golden(t, "decide", "decisions", func(t *testing.T, a *txtar.Archive) string {
+		p, err := Parse("policy.yaml", []byte(get(t, a, "policy.yaml")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		for line := range strings.Lines(get(t, a, "requests")) {
+			line = strings.TrimSpace(line)
+			d := p.Decide(parseRequest(t, line))
+			fmt.Fprintf(&out, "%-42s %-5s %s", line, d.Verdict, d.Reason)
+			if d.Rule != "" {
+				fmt.Fprintf(&out, "; %s", d.Rule)
+			}
+			if d.Expects != Unknown {
+				fmt.Fprintf(&out, "; expects %s", d.Expects)
+			}
+			if len(d.Addresses) > 0 {
+				fmt.Fprintf(&out, "; dials %v", d.Addresses)
+			}
+			out.WriteByte('\n')
+		}
+		return out.String()
+	})
+}
+
+func parseRequest(t *testing.T, line string) Request {
+	t.Helper()
+	f := strings.Fields(line)
+	if len(f) < 3 {
+		t.Fatalf("request %q: protocol, name and port are needed", line)
+	}
+	r := Request{Protocol: Unknown}
+	for i, name := range protocolNames {
+		if name == f[0] {
+			r.Protocol = Protocol(i)
+		}
+	}
+	if f[1] != "-" {
+		name, err := ParseName(f[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Name = name
+	}
+	port, err := strconv.ParseUint(f[2], 10, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Port = uint16(port)
+	if len(f) > 3 {
+		r.Addr = netip.MustParseAddr(f[3])
+	}
+	return r
+}
+
+// TestErrors asserts every message for a broken policy.
+func TestErrors(t *testing.T) {
+	golden(t, "errors", "errors", func(t *testing.T, a *txtar.Archive) string {
+		p, err := Parse("policy.yaml", []byte(get(t, a, "policy.yaml")))
+		if err == nil {
+			t.Errorf("policy is accepted:\n%s", p)
+			return "\n"
+		}
+		if p != nil {
+			t.Error("an error comes with a policy")
+		}
+		return err.Error() + "\n"
+	})
+}
+
+// TestZeroDenies is invariant I6.
+func TestZeroDenies(t *testing.T) {
+	name, _ := ParseName("example.org")
+	for _, p := range []*Policy{nil, {}, Default()} {
+		for _, r := range []Request{
+			{}, {Protocol: TLS, Name: name, Port: 443}, {Protocol: DNS, Name: name},
+			{Protocol: TCP, Addr: netip.MustParseAddr("93.184.216.34"), Port: 443},
+		} {
+			if d := p.Decide(r); d.Verdict != Deny || d.Reason == "" {
+				t.Errorf("%v decides %+v as %+v", p, r, d)
+			}
+		}
+	}
+	if (Decision{}).Verdict != Deny {
+		t.Error("the zero Decision allows")
+	}
+}
+
+func TestStringParsesAgain(t *testing.T) {
+	const text = `version: 1
+network:
+  rules:
+    - allow: Example.ORG.
+    - {allow: bücher.example, ports: [8443, 443]}
+    - {allow: "*.github.io", shared: true}
+    - {allow: db.test, ports: [5432], protocol: tcp, addresses: [10.0.0.5, "fd00::5"]}
+    - {allow: "null", protocol: http}
+    - {deny: "*.evil.test", ports: [22]}
+    - deny: "*.ru"
+`
+	p, err := Parse("a", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Parse("a", []byte(p.String()))
+	if err != nil {
+		t.Fatalf("parse of\n%s: %v", p, err)
+	}
+	if diff := cmp.Diff(p.String(), again.String()); diff != "" {
+		t.Errorf("(-first +second):\n%s", diff)
+	}
+	if want := `{allow: "xn--bcher-kva.example", ports: [8443, 443], protocol: tls}`; !strings.Contains(p.String(), want) {
+		t.Errorf("%s\nlacks %s", p, want)
+	}
+	if got := (*Policy)(nil).String(); !strings.Contains(got, "rules: []") {
+		t.Errorf("nil policy prints as %q", got)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	write := func(mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte("version: 1\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0o644)
+	if _, err := Load(path); err != nil {
+		t.Error(err)
+	}
+	for _, mode := range []os.FileMode{0o664, 0o646, 0o666} {
+		write(mode)
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "chmod go-w "+path) {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+	write(0o600)
+	if os.Geteuid() == 0 {
+		if err := os.Chown(path, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "chown 0 "+path) {
+			t.Errorf("foreign owner: %v", err)
+		}
+	}
+	if _, err := Load(t.TempDir()); err == nil {
+		t.Error("a folder is a policy")
+	}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("version: 1\nnetwork:\n  rules:\n")
+	for i := range 1000 {
+		fmt.Fprintf(&text, "    - allow: host%d.example.org\n", i)
+	}
+	p, err := Parse("bench", []byte(text.String()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	name, _ := ParseName("host500.example.org")
+	b.ReportAllocs()
+	for b.Loop() {
+		if p.Decide(Request{Protocol: TLS, Name: name, Port: 443}).Verdict != Allow {
+			b.Fatal("denied")
+		}
+	}
+}

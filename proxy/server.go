@@ -1,0 +1,193 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sync/errgroup"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/proxy/record"
+)
+
+// Config is what a server needs. Every field without a stated default is
+// required, but Policy.
+type Config struct {
+	// Policy decides; nil denies everything.
+	Policy *policy.Policy
+
+	// Records takes one record per decision. The caller closes its file after
+	// Serve has returned.
+	Records *record.Writer
+
+	// TCP accepts connections whose local address is the original destination.
+	// Serve closes it.
+	TCP *net.TCPListener
+
+	// DNS receives queries to any address, which is where the answers come from.
+	// Serve closes it.
+	DNS *net.UDPConn
+
+	// Names is the file of synthetic addresses, opened for reading and writing.
+	// It is the caller's to close.
+	Names *os.File
+
+	// Pool is the IPv4 prefix of synthetic addresses, the same as long as Names
+	// is kept.
+	Pool netip.Prefix
+
+	// Box is the agent's address: the only peer that is served.
+	Box netip.Addr
+
+	// Resolver lists DNS servers, tried in order; empty means the host's
+	// resolv.conf.
+	Resolver []netip.AddrPort
+
+	// MaxConns bounds the connections that are open at once, 1024 if zero.
+	// Further ones wait in the listener's queue.
+	MaxConns int
+}
+
+// Server is the proxy of one sandbox.
+type Server struct {
+	cfg      Config
+	dns      *ipv4.PacketConn
+	names    *names
+	resolver *net.Resolver
+	lookups  lookups
+	timeouts timeouts
+	splices  chan struct{} // one token per direction that is spliced
+	buffers  bufferPool
+	conns    atomic.Uint64 // the last connection's number
+}
+
+// timeouts are constants outside of tests.
+type timeouts struct {
+	peek    time.Duration // for the first bytes where a rule expects some
+	refuse  time.Duration // for the first bytes of what is refused anyhow
+	dial    time.Duration // for one address
+	resolve time.Duration // for one name
+	idle    time.Duration // without a byte in either direction
+	dns     time.Duration // for the next query of a stream
+}
+
+// maxSplices keeps the pipes of one proxy well below the 64 that the kernel
+// grants an unprivileged user at full size (fs.pipe-user-pages-soft).
+const maxSplices = 16
+
+// New checks the configuration and restores the synthetic addresses.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Records == nil:
+		return nil, errors.New("new proxy: missing Records")
+	case cfg.TCP == nil || cfg.DNS == nil:
+		return nil, errors.New("new proxy: missing listener")
+	case cfg.Names == nil:
+		return nil, errors.New("new proxy: missing Names")
+	case !cfg.Box.IsValid():
+		return nil, errors.New("new proxy: missing Box")
+	case cfg.MaxConns < 0:
+		return nil, fmt.Errorf("new proxy: MaxConns is %d", cfg.MaxConns)
+	case cfg.MaxConns == 0:
+		cfg.MaxConns = 1024
+	}
+	names, err := openNames(cfg.Names, cfg.Pool)
+	if err != nil {
+		return nil, fmt.Errorf("new proxy: %w", err)
+	}
+	dns := ipv4.NewPacketConn(cfg.DNS)
+	if err := dns.SetControlMessage(ipv4.FlagDst, true); err != nil {
+		return nil, fmt.Errorf("new proxy: dns socket: %w", err)
+	}
+	return &Server{
+		cfg:      cfg,
+		dns:      dns,
+		names:    names,
+		resolver: newResolver(cfg.Resolver),
+		splices:  make(chan struct{}, maxSplices),
+		timeouts: timeouts{
+			peek: 10 * time.Second, refuse: time.Second,
+			dial: 10 * time.Second, resolve: 10 * time.Second,
+			idle: time.Hour, dns: 10 * time.Second,
+		},
+	}, nil
+}
+
+// Serve answers and relays until ctx ends, and then returns nil once every
+// connection is closed. It closes the two sockets of the Config.
+func (s *Server) Serve(ctx context.Context) error {
+	// If this cannot be recorded nothing else can: decide refuses it all.
+	s.cfg.Records.Write(record.Record{Kind: record.Proxy, Reason: "started"})
+	g, ctx := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(ctx, func() {
+		s.cfg.TCP.Close()
+		s.cfg.DNS.Close()
+	})
+	defer stop()
+	g.Go(func() error { return s.serveDNS(ctx) })
+	g.Go(func() error { return s.accept(ctx) })
+	err := g.Wait()
+	s.cfg.Records.Write(record.Record{Kind: record.Proxy, Reason: "stopped"})
+	return err
+}
+
+// accept serves connections, at most MaxConns at once, until ctx ends.
+func (s *Server) accept(ctx context.Context) error {
+	var open sync.WaitGroup
+	defer open.Wait()
+	slots := make(chan struct{}, s.cfg.MaxConns)
+	delay := time.Duration(0)
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		tcp, err := s.cfg.TCP.AcceptTCP()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				tcp.Close()
+			}
+			return nil
+		case err != nil && !temporary(err):
+			return fmt.Errorf("accept: %w", err)
+		case err != nil:
+			// Out of descriptors or memory: connections that end will free some.
+			<-slots
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			select {
+			case <-time.After(delay):
+			case <-ctx.Done():
+				return nil
+			}
+			continue
+		}
+		delay = 0
+		open.Go(func() {
+			defer func() { <-slots }()
+			s.serveConn(ctx, tcp)
+		})
+	}
+}
+
+// temporary reports errors of accept(2) that say nothing about the listener.
+func temporary(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.EPERM, syscall.EINTR, syscall.ENETDOWN, syscall.EPROTO,
+		syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}

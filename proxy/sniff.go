@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"time"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+)
+
+// maxPeek bounds what is read of a connection before it is decided. A hello with
+// post-quantum keys has about 2 KiB.
+const maxPeek = 16 << 10
+
+// recordTypeHandshake is the first byte of every TLS connection (RFC 8446, 5.1).
+const recordTypeHandshake = 0x16
+
+// peek looks at the beginning of what the agent sends, for as long as timeout.
+// What was read stays in c.peeked.
+func (c *conn) peek(timeout time.Duration) (policy.Protocol, hello) {
+	c.tcp.SetReadDeadline(time.Now().Add(timeout))
+	defer c.tcp.SetReadDeadline(time.Time{})
+	p := peeker{from: c.tcp}
+	defer func() { c.peeked = p.data }()
+	return p.peek()
+}
+
+// peeker keeps all that it reads.
+type peeker struct {
+	from io.Reader
+	data []byte
+}
+
+// peek reads until it is clear what the bytes are, or no more come. It returns
+// TLS with the hello, HTTP, or TCP for anything else, silence too.
+func (p *peeker) peek() (policy.Protocol, hello) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := p.from.Read(buf)
+		p.data = append(p.data, buf[:n]...)
+		switch {
+		case len(p.data) == 0:
+		case p.data[0] == recordTypeHandshake:
+			return policy.TLS, readHello(p)
+		default:
+			switch startOfHTTP(p.data) {
+			case yes:
+				return policy.HTTP, hello{}
+			case no:
+				return policy.TCP, hello{}
+			}
+		}
+		if err != nil {
+			return policy.TCP, hello{}
+		}
+	}
+}
+
+type ternary uint8
+
+const (
+	no ternary = iota
+	yes
+	undecided
+)
+
+// startOfHTTP reports whether the bytes begin like a request line: a method of
+// upper-case letters and a space. The methods that are registered with IANA have
+// at most 17 letters.
+func startOfHTTP(b []byte) ternary {
+	for i, c := range b {
+		switch {
+		case c == ' ' && i > 0:
+			return yes
+		case i >= 20 || (c < 'A' || c > 'Z') && c != '-':
+			return no
+		}
+	}
+	return undecided
+}
+
+// peekedConn is a connection whose first bytes were read already. It stays half
+// closable.
+type peekedConn struct {
+	*net.TCPConn
+	peeked []byte // not read again yet
+}
+
+func (p *peekedConn) Read(b []byte) (int, error) {
+	if len(p.peeked) > 0 {
+		n := copy(b, p.peeked)
+		p.peeked = p.peeked[n:]
+		return n, nil
+	}
+	return p.TCPConn.Read(b)
+}
+
+// WriteTo hides the method of TCPConn, which would leave out the first bytes.
+func (p *peekedConn) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{p})
+}
