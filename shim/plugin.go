@@ -1,0 +1,43 @@
+package shim
+
+import (
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
+	cshim "github.com/containerd/containerd/v2/pkg/shim"
+	"github.com/containerd/containerd/v2/pkg/shutdown"
+	"github.com/containerd/containerd/v2/plugins"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
+
+	"cofferdam.dev/cofferdam/shim/sandbox"
+)
+
+// init registers the task service in the place of containerd's own plugin, which is therefore not imported.
+func init() {
+	registry.Register(&plugin.Registration{
+		Type:     plugins.TTRPCPlugin,
+		ID:       "task",
+		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
+		InitFn:   initTask,
+	})
+}
+
+func initTask(ic *plugin.InitContext) (any, error) {
+	publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
+	if err != nil {
+		return nil, err
+	}
+	sd, err := ic.GetByID(plugins.InternalPlugin, "shutdown")
+	if err != nil {
+		return nil, err
+	}
+	inner, err := task.NewTaskService(ic.Context, publisher.(cshim.Publisher), sd.(shutdown.Service))
+	if err != nil {
+		return nil, err
+	}
+	s := newService(inner, sandbox.DefaultPaths())
+	sd.(shutdown.Service).RegisterCallback(s.closeAll)
+	return s, nil
+}
+
+var _ taskapi.TTRPCTaskService = (*service)(nil)

@@ -1,0 +1,93 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/docker/go-units"
+	"go.yaml.in/yaml/v4"
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/spec"
+)
+
+// Config is the administrator's configuration of this host, /etc/cofferdam/config.yaml. A missing file is the zero Config.
+type Config struct {
+	// Runtime is the OCI runtime: a name looked up in PATH, or an absolute path. Empty means runc.
+	Runtime string
+	// RequireFixedRuntime refuses every container while the OCI runtime is older than the fixes that Cofferdam knows of.
+	RequireFixedRuntime bool
+	// Limits is the most that any sandbox gets; zero fields mean spec.DefaultLimits.
+	Limits spec.Limits
+}
+
+// configFile is the text form of Config.
+type configFile struct {
+	Version             int    `yaml:"version"`
+	Runtime             string `yaml:"runtime"`
+	RequireFixedRuntime bool   `yaml:"require_fixed_runtime"`
+	Limits              struct {
+		Memory string  `yaml:"memory"`
+		Pids   int64   `yaml:"pids"`
+		CPUs   float64 `yaml:"cpus"`
+	} `yaml:"limits"`
+}
+
+// LoadConfig reads a configuration file strictly: an unknown or repeated key is an error. A file that anybody but root (or the
+// caller) can write is refused, since whoever writes it chooses a program that root runs.
+func LoadConfig(path string) (Config, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, nil
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	if err := trusted(path); err != nil {
+		return Config{}, err
+	}
+	var f configFile
+	if err := yaml.Load(b, &f, yaml.WithKnownFields(), yaml.WithUniqueKeys()); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	if f.Version != 1 {
+		return Config{}, fmt.Errorf("%s: version: is %d, want 1", path, f.Version)
+	}
+	c := Config{Runtime: f.Runtime, RequireFixedRuntime: f.RequireFixedRuntime}
+	if strings.ContainsRune(f.Runtime, '/') && !filepath.IsAbs(f.Runtime) {
+		return Config{}, fmt.Errorf("%s: runtime: %q is neither a name nor an absolute path", path, f.Runtime)
+	}
+	if f.Limits.Memory != "" {
+		if c.Limits.MemoryBytes, err = units.RAMInBytes(f.Limits.Memory); err != nil {
+			return Config{}, fmt.Errorf("%s: limits.memory: %w", path, err)
+		}
+		if c.Limits.MemoryBytes <= 0 {
+			return Config{}, fmt.Errorf("%s: limits.memory: %q is not above zero", path, f.Limits.Memory)
+		}
+	}
+	if f.Limits.Pids < 0 || f.Limits.CPUs < 0 || math.IsNaN(f.Limits.CPUs) || math.IsInf(f.Limits.CPUs, 0) {
+		return Config{}, fmt.Errorf("%s: limits: pids and cpus are numbers above zero", path)
+	}
+	c.Limits.Pids, c.Limits.CPUs = f.Limits.Pids, f.Limits.CPUs
+	return c, nil
+}
+
+// trusted refuses a file that somebody other than root and the caller could have written.
+func trusted(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s: writable by group or others (mode %#o): chmod go-w %[1]s", path, st.Mode&0o777)
+	}
+	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s: owned by uid %d: chown root %[1]s", path, st.Uid)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"cofferdam.dev/cofferdam/spec"
+)
+
+func TestLoadConfig(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       Config
+		err        string // part of the error; empty: none
+	}{
+		{"all keys", "version: 1\nruntime: crun\nrequire_fixed_runtime: true\nlimits: {memory: 2GiB, pids: 99, cpus: 1.5}\n",
+			Config{Runtime: "crun", RequireFixedRuntime: true, Limits: spec.Limits{MemoryBytes: 2 << 30, Pids: 99, CPUs: 1.5}}, ""},
+		{"nothing but the version", "version: 1\n", Config{}, ""},
+		{"no version", "runtime: crun\n", Config{}, "version: is 0, want 1"},
+		{"an empty file", "", Config{}, "no documents"},
+		{"an unknown key", "version: 1\nruntimes: crun\n", Config{}, "runtimes"},
+		{"a key twice", "version: 1\nruntime: crun\nruntime: runc\n", Config{}, "runtime"},
+		{"a relative path", "version: 1\nruntime: bin/runc\n", Config{}, "neither a name nor an absolute path"},
+		{"memory that is no size", "version: 1\nlimits: {memory: lots}\n", Config{}, "limits.memory"},
+		{"no memory at all", "version: 1\nlimits: {memory: 0}\n", Config{}, "limits.memory"},
+		{"fewer than no pids", "version: 1\nlimits: {pids: -1}\n", Config{}, "limits"},
+		{"cpus that are no number", "version: 1\nlimits: {cpus: .nan}\n", Config{}, "limits"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config.yaml")
+			if err := os.WriteFile(path, []byte(tt.text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			got, err := LoadConfig(path)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) || !strings.Contains(err.Error(), path) {
+					t.Errorf("error %v, want the path and %q in it", err, tt.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	t.Run("a missing file is the zero configuration", func(t *testing.T) {
+		if c, err := LoadConfig(filepath.Join(t.TempDir(), "none.yaml")); err != nil || c != (Config{}) {
+			t.Errorf("%+v, %v", c, err)
+		}
+	})
+	t.Run("a file that others can write is refused", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(path, []byte("version: 1\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadConfig(path); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestHomesArePeoplesHomes(t *testing.T) {
+	dir := t.TempDir()
+	real := filepath.Join(dir, "data", "ann")
+	if err := os.MkdirAll(real, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "ann")
+	if err := os.Symlink(real, link); err != nil {
+		t.Fatal(err)
+	}
+	passwd := filepath.Join(dir, "passwd")
+	text := "root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33::/var/www:/usr/sbin/nologin\nann:x:1000:1000::" + link + ":/bin/sh\n" +
+		"relative:x:1001:1001::home:/bin/sh\nshort:x:1002\n"
+	if err := os.WriteFile(passwd, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, err := homes(passwd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"/root", link, real}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestProxyUserIsNeverAPerson(t *testing.T) {
+	seen := map[uint32]bool{}
+	for _, id := range []string{"default:a", "default:b", "k8s.io:a", ""} {
+		uid := proxyUID(id)
+		if uid < proxyUIDBase || uid >= proxyUIDBase+proxyUIDs {
+			t.Errorf("proxyUID(%q) is %d", id, uid)
+		}
+		if seen[uid] {
+			t.Errorf("proxyUID(%q) is another one's", id)
+		}
+		seen[uid] = true
+	}
+}

@@ -1,0 +1,83 @@
+package sandbox
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"cofferdam.dev/cofferdam/spec"
+)
+
+// controlSockets are sockets through which whoever can write to them is root, or acts as the user. A workspace must not contain
+// them; a mount of one is dropped like any other host bind.
+var controlSockets = []string{
+	"/run/containerd/containerd.sock", "/run/containerd/containerd.sock.ttrpc", "/run/docker.sock", "/var/run/docker.sock",
+	"/run/docker/containerd/containerd.sock", "/run/crio/crio.sock", "/run/podman/podman.sock", "/run/buildkit/buildkitd.sock",
+	"/run/k3s/containerd/containerd.sock", "/run/dbus/system_bus_socket", "/run/systemd/private",
+}
+
+// engineDirs are where container engines keep the hosts and hostname files that they generate for one container. Snapshots and volumes,
+// whose contents are containers' own, lie elsewhere or are told apart by package spec.
+var engineDirs = []string{
+	"/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes", "/run/containerd/io.containerd.grpc.v1.cri/sandboxes",
+	"/var/lib/docker/containers", "/var/lib/nerdctl", "/var/lib/kubelet/pods", "/run/containers/storage/overlay-containers",
+	"/var/lib/rancher/k3s/agent/containerd/io.containerd.grpc.v1.cri/sandboxes",
+}
+
+// credentialDirs are folders in a home that hold keys: no workspace may lie in one.
+var credentialDirs = []string{
+	".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".config/gcloud", ".config/gh", ".password-store", ".local/share/keyrings",
+	".mozilla", ".config/google-chrome", ".config/chromium",
+}
+
+// hostFacts gathers what the rules need to know of this host. It reads /etc/passwd for the homes of people: uid 0 and those from
+// 1000 up, login.defs(5).
+func hostFacts(p Paths, bundle, resolvConf string) (spec.Host, error) {
+	h := spec.Host{
+		Bundle:     bundle,
+		ResolvConf: resolvConf,
+		Protected:  append(spec.DefaultProtected(), controlSockets...),
+		Trees:      append(spec.DefaultTrees(), p.State, p.Pins, p.Logs, filepath.Dir(p.Config), filepath.Dir(p.Policies)),
+		EngineDirs: engineDirs,
+	}
+	homes, err := homes("/etc/passwd")
+	if err != nil {
+		return spec.Host{}, err
+	}
+	for _, home := range homes {
+		h.Protected = append(h.Protected, home)
+		for _, d := range credentialDirs {
+			h.Trees = append(h.Trees, filepath.Join(home, d))
+		}
+	}
+	return h, nil
+}
+
+// homes returns the home directories of people, as written and with symlinks resolved.
+func homes(passwd string) ([]string, error) {
+	f, err := os.Open(passwd)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out []string
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		field := strings.Split(sc.Text(), ":")
+		if len(field) < 6 || !filepath.IsAbs(field[5]) {
+			continue
+		}
+		uid, err := strconv.ParseUint(field[2], 10, 32)
+		if err != nil || uid != 0 && uid < 1000 {
+			continue
+		}
+		home := filepath.Clean(field[5])
+		out = append(out, home)
+		if real, err := filepath.EvalSymlinks(home); err == nil && real != home {
+			out = append(out, real)
+		}
+	}
+	return out, sc.Err()
+}

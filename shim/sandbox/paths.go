@@ -1,0 +1,77 @@
+package sandbox
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// Paths are the folders and files on the host that Cofferdam uses. None of them is ever mounted into a container but the one
+// generated resolv.conf (I5).
+type Paths struct {
+	Config   string // the administrator's configuration file
+	Policies string // NAME.yaml files, written by the administrator
+	State    string // one folder per sandbox; gone with the sandbox
+	Pins     string // GATE namespaces, one bind mount per sandbox
+	Logs     string // one decision log per sandbox; outlives the sandbox
+	Cache    string // facts about OCI runtime binaries that cost a process to learn
+}
+
+// DefaultPaths returns the paths of an installation that runs as root.
+func DefaultPaths() Paths {
+	return Paths{
+		Config:   "/etc/cofferdam/config.yaml",
+		Policies: "/etc/cofferdam/policies",
+		State:    "/run/cofferdam/sandboxes",
+		Pins:     "/run/cofferdam/netns",
+		Logs:     "/var/log/cofferdam",
+		Cache:    "/run/cofferdam/runtimes.json",
+	}
+}
+
+const maxIdentifier = 76 // bytes; containerd's own limit, pkg/identifiers
+
+// checkIdentifier accepts what containerd accepts as the name of a namespace or a container: letters and digits, in groups that are
+// separated by single dots, underscores or dashes.
+func checkIdentifier(s string) error {
+	alnum := func(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' }
+	ok := len(s) > 0 && len(s) <= maxIdentifier
+	for i := 0; ok && i < len(s); i++ {
+		inside := i > 0 && i < len(s)-1 && alnum(s[i-1]) && alnum(s[i+1])
+		ok = alnum(s[i]) || inside && (s[i] == '.' || s[i] == '_' || s[i] == '-')
+	}
+	if !ok {
+		return fmt.Errorf("identifier %q: want at most %d letters and digits, in groups separated by one of . _ -", s, maxIdentifier)
+	}
+	return nil
+}
+
+// ID returns the name of the sandbox of one container: both parts are containerd identifiers, in which a colon cannot occur, so
+// two containers never share an ID and the ID is a safe file name.
+func ID(namespace, container string) (string, error) {
+	for _, part := range []string{namespace, container} {
+		if err := checkIdentifier(part); err != nil {
+			return "", err
+		}
+	}
+	return namespace + ":" + container, nil
+}
+
+// checkID keeps a string from the command line from naming anything but a sandbox's own files.
+func checkID(id string) error {
+	namespace, container, _ := strings.Cut(id, ":")
+	if _, err := ID(namespace, container); err != nil {
+		return fmt.Errorf("sandbox id %q: want NAMESPACE:CONTAINER: %w", id, err)
+	}
+	return nil
+}
+
+func (p Paths) dir(id string) string        { return filepath.Join(p.State, id) }
+func (p Paths) lock(id string) string       { return filepath.Join(p.dir(id), "lock") }
+func (p Paths) stateFile(id string) string  { return filepath.Join(p.dir(id), "state.json") }
+func (p Paths) resolvConf(id string) string { return filepath.Join(p.dir(id), "resolv.conf") }
+func (p Paths) complaints(id string) string { return filepath.Join(p.dir(id), "proxy.stderr") }
+func (p Paths) names(id string) string      { return filepath.Join(p.dir(id), "names") }
+
+// Log returns the path of a sandbox's decision log.
+func (p Paths) Log(id string) string { return filepath.Join(p.Logs, id+".jsonl") }

@@ -1,0 +1,181 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+
+	"cofferdam.dev/cofferdam/proxy/process"
+)
+
+// proxyBinary is the name of the proxy; it is installed beside the binary that starts it.
+const proxyBinary = "cofferdam-proxy"
+
+// The proxies' users: one number per sandbox, so that a proxy that was taken over cannot even signal another one. The range is one
+// that neither people nor the usual subordinate ranges use (systemd's UIDS-GIDS document leaves it unassigned), and needs no entry in
+// passwd(5). Two sandboxes share a number only if their IDs collide in 24 bits of hash.
+const (
+	proxyUIDBase = 1_900_000_000
+	proxyUIDs    = 1 << 24
+)
+
+func proxyUID(id string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	return proxyUIDBase + h.Sum32()%proxyUIDs
+}
+
+// findProxy returns the proxy that belongs to this build: the one beside the running executable.
+func findProxy() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", proxyBinary, err)
+	}
+	if self, err = filepath.EvalSymlinks(self); err != nil {
+		return "", fmt.Errorf("find %s: %w", proxyBinary, err)
+	}
+	path := filepath.Join(filepath.Dir(self), proxyBinary)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("find %s: %w", proxyBinary, err)
+	}
+	return path, trusted(path)
+}
+
+// Delays between a proxy's end and the start of the next one: from the first to the last, doubling; back to the first after a proxy
+// that lived for steady.
+const (
+	restartFirst = 50 * time.Millisecond
+	restartLast  = 5 * time.Second
+	steady       = 10 * time.Second
+)
+
+// supervisor keeps one proxy running. It keeps the listeners too, so that connections wait in their queue while there is no proxy
+// (I1: whatever dies, the result is refusal or waiting, never a route).
+type supervisor struct {
+	binary string
+	config process.Config
+	files  process.Files
+	uid    uint32
+	start  Starter
+	stderr *os.File
+	notify func(ProxyState) // called from the supervisor's goroutine
+
+	cancel context.CancelFunc
+	ready  chan error // the first proxy's readiness, once
+	done   chan struct{}
+
+	mu      sync.Mutex
+	current Process
+}
+
+// run starts the first proxy and keeps it alive until Stop. It does not wait for readiness: see wait.
+func (s *supervisor) run(ctx context.Context) {
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.ready = make(chan error, 1)
+	s.done = make(chan struct{})
+	go func() {
+		// The kernel kills the proxy when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)): this thread does nothing else
+		// and ends with the process or with the supervisor, when no proxy is left.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer close(s.done)
+		s.loop(ctx)
+	}()
+}
+
+func (s *supervisor) loop(ctx context.Context) {
+	var st ProxyState
+	delay := restartFirst
+	for first := true; ; first = false {
+		began := time.Now()
+		err := s.once(ctx, &st, first)
+		if ctx.Err() != nil {
+			return
+		}
+		log.G(ctx).WithError(err).Warn("proxy ended")
+		st.LastExit = fmt.Sprint(err)
+		st.Restarts++
+		if time.Since(began) > steady {
+			delay = restartFirst
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, restartLast)
+	}
+}
+
+// once runs one proxy to its end. Its error says why it ended; it is never nil.
+func (s *supervisor) once(ctx context.Context, st *ProxyState, first bool) (err error) {
+	report := func(err error) {
+		if first {
+			s.ready <- err
+			first = false
+		}
+	}
+	defer func() { report(err) }()
+	cmd, ready, err := process.Command(s.binary, s.config, s.files, s.uid)
+	if err != nil {
+		return err
+	}
+	cmd.Stderr = s.stderr
+	exited, err := s.start(cmd)
+	if err != nil {
+		_ = ready(ctx) // releases what Command opened
+		return fmt.Errorf("start proxy: %w", err)
+	}
+	p := processOf(cmd.Process.Pid)
+	s.mu.Lock()
+	s.current = p
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { _ = p.Kill() })
+	defer stop()
+	if ctx.Err() != nil { // Stop came before there was a process to kill
+		_ = p.Kill()
+	}
+	err = ready(ctx)
+	if err == nil {
+		st.Process, st.UID, st.Started = p, s.uid, time.Now()
+		s.notify(*st)
+		report(nil)
+	} else {
+		_ = p.Kill()
+	}
+	if end := <-exited; err == nil {
+		err = end
+	}
+	if err == nil {
+		err = errors.New("proxy exited")
+	}
+	return err
+}
+
+// wait waits until the first proxy accepts connections, or says why it does not.
+func (s *supervisor) wait(ctx context.Context) error {
+	select {
+	case err := <-s.ready:
+		s.ready <- err // for the next caller
+		if err != nil {
+			return fmt.Errorf("proxy: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("proxy: not ready: %w", context.Cause(ctx))
+	}
+}
+
+// stop ends the proxy and waits until it is gone. It may be called twice.
+func (s *supervisor) stop() {
+	s.cancel()
+	<-s.done
+}

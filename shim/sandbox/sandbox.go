@@ -1,0 +1,400 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/netns"
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/proxy/process"
+	"cofferdam.dev/cofferdam/spec"
+)
+
+// Request says which container is to become a sandbox.
+type Request struct {
+	Namespace string // of the engine
+	Container string // unique within Namespace
+	Bundle    string // absolute path of the OCI bundle; its config.json is rewritten in place
+	Runtime   Runtime
+	Limits    spec.Limits
+	Seccomp   *specs.LinuxSeccomp // the default profile, which the rewriting tightens
+	Start     Starter
+}
+
+// Sandbox is one container between its walls. Its methods are called in the order Prepare, Attach, Started, Close; Close may come at
+// any time. Methods of one Sandbox may be called from several goroutines.
+type Sandbox struct {
+	ID   string
+	Spec spec.Sandbox
+	// CgroupsPath is the container's linux.cgroupsPath.
+	CgroupsPath string
+
+	paths   Paths
+	sources *sources
+
+	networked  chan struct{} // closed when what makeNetwork sets is final: networkErr, gate, proxy, and the steps that it adds to undo
+	networkErr error
+	gate       *netns.Gate
+	proxy      *supervisor
+	undo       undo
+
+	mu    sync.Mutex
+	state State // guarded by mu
+}
+
+// Prepare does what must be done before the OCI runtime creates the container: it rewrites the bundle. It begins to make GATE with its
+// listeners and to start the proxy, which goes on while the container is being created; Attach waits for it. Everything that can refuse
+// the container is decided before the first side effect, the state is on disk before that, and on error nothing is left.
+func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
+	id, err := ID(r.Namespace, r.Container)
+	if err != nil {
+		return nil, err
+	}
+	binary, err := findProxy()
+	if err != nil {
+		return nil, err
+	}
+	host, err := hostFacts(p, r.Bundle, p.resolvConf(id))
+	if err != nil {
+		return nil, err
+	}
+	host.Seccomp = r.Seccomp
+	plan, err := describe(id, r, host)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			plan.sources.Close()
+		}
+	}()
+	rules, polState, err := loadPolicy(p, plan.sandbox.Network.Policy)
+	if err != nil {
+		return nil, err
+	}
+
+	s := &Sandbox{ID: id, Spec: plan.sandbox, CgroupsPath: plan.spec.Linux.CgroupsPath, paths: p, sources: plan.sources,
+		networked: make(chan struct{}), state: State{
+			ID: id, Namespace: r.Namespace, Container: r.Container, Bundle: r.Bundle, Created: time.Now(), Phase: Creating,
+			Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: plan.sandbox, Changes: plan.changes, Policy: polState,
+		}}
+	if err := s.claim(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			close(s.networked) // nothing has begun
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := os.WriteFile(p.resolvConf(id), []byte(ResolvConf), 0o644); err != nil {
+		return nil, fmt.Errorf("make resolv.conf: %w", err)
+	}
+	if err := spec.WriteBundle(r.Bundle, plan.spec); err != nil {
+		return nil, err
+	}
+	go func() { // ends on its own, with the network or an error
+		defer close(s.networked)
+		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r, binary, rules)
+	}()
+	return s, nil
+}
+
+// ResolvConf is the resolver configuration of every sandbox, resolv.conf(5): only the gate answers, and no search domain is tried.
+var ResolvConf = "nameserver " + netns.GateIP.String() + "\noptions ndots:1 timeout:2 attempts:2\n"
+
+// plan is what a bundle becomes; making it changes nothing on the host.
+type plan struct {
+	sandbox spec.Sandbox
+	spec    *specs.Spec
+	changes []spec.Change
+	sources *sources
+}
+
+func describe(id string, r Request, host spec.Host) (_ plan, err error) {
+	original, err := spec.ReadBundle(r.Bundle)
+	if err != nil {
+		return plan{}, err
+	}
+	pl := plan{}
+	if pl.sandbox, err = spec.Describe(original, id); err != nil {
+		return plan{}, err
+	}
+	pl.sandbox.Limits = r.Limits
+	if pl.sources, err = openSources(pl.sandbox.Files, host); err != nil {
+		return plan{}, err
+	}
+	pl.sandbox.Files = pl.sources.rules
+	if pl.spec, pl.changes, err = spec.Rewrite(original, pl.sandbox, host); err != nil {
+		pl.sources.Close()
+		return plan{}, err
+	}
+	return pl, nil
+}
+
+// loadPolicy reads the named policy; no name is the policy that denies everything.
+func loadPolicy(p Paths, name string) ([]byte, PolicyState, error) {
+	if name == "" {
+		return nil, PolicyState{Text: policy.Default().String()}, nil
+	}
+	if err := spec.CheckPolicyName(name); err != nil {
+		return nil, PolicyState{}, err
+	}
+	path := filepath.Join(p.Policies, name+".yaml")
+	if err := trusted(path); err != nil {
+		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", name, err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", name, err)
+	}
+	pol, err := policy.Parse(path, b)
+	if err != nil {
+		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", name, err)
+	}
+	return b, PolicyState{Name: name, Path: path, Text: pol.String()}, nil
+}
+
+// claim makes the state folder and takes its lock. What a dead owner left under the same ID is removed first.
+func (s *Sandbox) claim() error {
+	p := s.paths
+	for _, dir := range []string{p.State, p.Pins, p.Logs} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	release, err := registry(p)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := os.Mkdir(p.dir(s.ID), 0o700); errors.Is(err, fs.ErrExist) {
+		if Owned(p, s.ID) {
+			return fmt.Errorf("sandbox %s: %w", s.ID, fs.ErrExist)
+		}
+		if err := Teardown(p, s.ID); err != nil {
+			return err
+		}
+		if err := os.Mkdir(p.dir(s.ID), 0o700); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	s.undo.add("state", func() error { return os.RemoveAll(p.dir(s.ID)) })
+	lock, err := lockFile(p.lock(s.ID), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		return errors.Join(err, s.undo.run())
+	}
+	s.undo.add("lock", lock.Close)
+	if err := s.state.save(p); err != nil {
+		return errors.Join(err, s.undo.run())
+	}
+	return nil
+}
+
+// makeNetwork makes GATE, its listeners and the proxy that serves them.
+func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, rules []byte) (err error) {
+	p := s.paths
+	s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) })
+	if s.gate, err = netns.Setup(ctx, p.Pins, s.ID); err != nil {
+		return err
+	}
+	s.undo.add("gate descriptor", s.gate.Close)
+	l, err := s.gate.Listen()
+	if err != nil {
+		return err
+	}
+	s.undo.add("listeners", l.Close)
+	// The log outlives the sandbox; names live as long as it does. Both are opened here: the proxy has no rights on any folder.
+	logFile, err := os.OpenFile(p.Log(s.ID), os.O_CREATE|os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("decision log: %w", err)
+	}
+	s.undo.add("decision log", logFile.Close)
+	names, err := os.OpenFile(p.names(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("names: %w", err)
+	}
+	s.undo.add("names", names.Close)
+	complaints, err := os.OpenFile(p.complaints(s.ID), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("proxy's stderr: %w", err)
+	}
+	s.undo.add("proxy's stderr", complaints.Close)
+	s.proxy = &supervisor{
+		binary: binary,
+		config: process.Config{Sandbox: s.ID, Policy: s.state.Policy.Name, PolicyYAML: rules},
+		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Log: logFile, Names: names},
+		uid:    proxyUID(s.ID),
+		start:  r.Start,
+		stderr: complaints,
+		notify: s.proxyChanged,
+	}
+	s.proxy.run(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", s.ID)))
+	s.undo.add("proxy", func() error { s.proxy.stop(); return nil })
+	return nil
+}
+
+// proxyChanged records a proxy that became ready.
+func (s *Sandbox) proxyChanged(st ProxyState) {
+	s.update(func(state *State) { state.Proxy = st })
+}
+
+// update changes the state and saves it. What cannot be saved is told: Teardown does not depend on it.
+func (s *Sandbox) update(f func(*State)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.Phase == Removing {
+		return
+	}
+	f(&s.state)
+	if err := s.state.save(s.paths); err != nil {
+		log.L.WithError(err).WithField("sandbox", s.ID).Error("save state")
+	}
+}
+
+// Attach joins the network namespace of the container's first process, which exists but has not been started, to GATE, compares what
+// was mounted with what was checked, and waits until the proxy serves.
+func (s *Sandbox) Attach(ctx context.Context, pid int) error {
+	box, err := openBox(pid)
+	if err != nil {
+		return err
+	}
+	defer box.Close()
+	<-s.networked
+	if s.networkErr != nil {
+		return s.networkErr
+	}
+	if err := s.gate.Attach(box); err != nil {
+		return err
+	}
+	if err := s.sources.verify(pid); err != nil {
+		return err
+	}
+	s.sources.Close()
+	if err := s.proxy.wait(ctx); err != nil {
+		return err
+	}
+	s.update(func(st *State) { st.Agent, st.Phase = processOf(pid), Created })
+	return nil
+}
+
+// Verify looks, right before the container starts, whether its network namespace still holds nothing but lo and the veth: an engine may
+// have plugged an interface of its own in after Attach.
+func (s *Sandbox) Verify(pid int) error {
+	box, err := openBox(pid)
+	if err != nil {
+		return err
+	}
+	defer box.Close()
+	return s.gate.Verify(box)
+}
+
+// Started records that the agent runs.
+func (s *Sandbox) Started() {
+	s.update(func(st *State) { st.Phase = Running })
+}
+
+// openBox opens the network namespace of a process, which must not be our own: a container without one would get our veth, addresses
+// and routes into the host's namespace.
+func openBox(pid int) (*os.File, error) {
+	box, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return nil, err
+	}
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err == nil {
+		defer own.Close()
+		var same bool
+		if same, err = sameFile(box, own); err == nil && same {
+			err = fmt.Errorf("process %d has no network namespace of its own", pid)
+		}
+	}
+	if err != nil {
+		box.Close()
+		return nil, err
+	}
+	return box, nil
+}
+
+// Close takes the sandbox down: proxy, listeners, GATE, state. It may be called twice.
+func (s *Sandbox) Close() error {
+	s.mu.Lock()
+	again := s.state.Phase == Removing
+	s.state.Phase = Removing
+	s.mu.Unlock()
+	if again {
+		return nil
+	}
+	<-s.networked
+	s.sources.Close()
+	if err := s.undo.run(); err != nil {
+		return fmt.Errorf("sandbox %s: %w", s.ID, err)
+	}
+	return nil
+}
+
+// Teardown removes everything that may be left of a sandbox, knowing its ID alone. It works after a SIGKILL of anything, may be called
+// twice, and must not be called while a living process owns the sandbox (see Owned). The decision log stays.
+func Teardown(p Paths, id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	var errs []error
+	if st, err := Load(p, id); err == nil {
+		errs = append(errs, st.Proxy.Kill())
+	}
+	errs = append(errs, netns.Teardown(p.Pins, id), os.RemoveAll(p.dir(id)))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("tear down sandbox %s: %w", id, err)
+	}
+	return nil
+}
+
+// Collect tears down every sandbox that nobody owns any more and returns their IDs.
+func Collect(p Paths) ([]string, error) {
+	if _, err := os.Stat(p.State); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	release, err := registry(p)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	states, err := List(p)
+	if err != nil {
+		return nil, err
+	}
+	pins, err := netns.List(p.Pins)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		gone []string
+		errs []error
+		seen = map[string]bool{}
+	)
+	for _, id := range append(states, pins...) {
+		if seen[id] || Owned(p, id) {
+			continue
+		}
+		seen[id] = true
+		if err := Teardown(p, id); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		gone = append(gone, id)
+	}
+	return gone, errors.Join(errs...)
+}

@@ -1,0 +1,172 @@
+package sandbox
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func testPaths(t *testing.T) Paths {
+	dir := t.TempDir()
+	p := Paths{
+		Config: filepath.Join(dir, "etc/config.yaml"), Policies: filepath.Join(dir, "etc/policies"), State: filepath.Join(dir, "run/sandboxes"),
+		Pins: filepath.Join(dir, "run/netns"), Logs: filepath.Join(dir, "log"), Cache: filepath.Join(dir, "run/runtimes.json"),
+	}
+	for _, d := range []string{p.Policies, p.State, p.Pins, p.Logs} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func TestID(t *testing.T) {
+	if id, err := ID("k8s.io", "web-1"); err != nil || id != "k8s.io:web-1" {
+		t.Errorf("got %q, %v", id, err)
+	}
+	for _, bad := range [][2]string{{"", "a"}, {"a", ""}, {"a:b", "c"}, {"a", "../b"}, {"a", "b/c"}, {"a", ".."}, {"a", strings.Repeat("x", 77)}, {"a", "b\n"}} {
+		if id, err := ID(bad[0], bad[1]); err == nil {
+			t.Errorf("ID(%q, %q) is %q, want an error", bad[0], bad[1], id)
+		}
+	}
+	for _, bad := range []string{"", "a", "../etc:b", "a:b/c", "a:b:c", "a:", ":b"} {
+		if checkID(bad) == nil {
+			t.Errorf("checkID(%q): no error", bad)
+		}
+		if err := Teardown(testPaths(t), bad); err == nil {
+			t.Errorf("Teardown(%q): no error", bad)
+		}
+	}
+}
+
+func TestStateIsSavedWholeAndFoundByItsID(t *testing.T) {
+	p := testPaths(t)
+	s := State{ID: "default:web-1", Namespace: "default", Container: "web-1", Phase: Running, Proxy: ProxyState{Process: Process{PID: 7, StartTime: 9}, Restarts: 2}}
+	if _, err := Load(p, s.ID); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("load before save: %v", err)
+	}
+	if err := os.Mkdir(p.dir(s.ID), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.save(p); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(p, s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&s, got); diff != "" {
+		t.Error(diff)
+	}
+	if err := os.Mkdir(p.dir("default:web-2"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(p.stateFile(s.ID), p.stateFile("default:web-2")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(p, "default:web-2"); err == nil {
+		t.Error("the state of another sandbox must not load")
+	}
+}
+
+func TestOwnedUntilTheOwnerIsGone(t *testing.T) {
+	p := testPaths(t)
+	const id = "default:web-1"
+	if Owned(p, id) {
+		t.Error("owned before it exists")
+	}
+	if err := os.Mkdir(p.dir(id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := lockFile(p.lock(id), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !Owned(p, id) {
+		t.Error("not owned while the lock is held")
+	}
+	// A child that inherits nothing must not keep the lock: descriptors are close-on-exec.
+	child := exec.Command("sleep", "infinity")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = child.Process.Kill(); _ = child.Wait() }()
+	gone, err := Collect(p)
+	if err != nil || len(gone) != 0 {
+		t.Errorf("collected %v, %v while owned", gone, err)
+	}
+	lock.Close()
+	if Owned(p, id) {
+		t.Error("owned after the lock was dropped")
+	}
+	if gone, err = Collect(p); err != nil || !cmp.Equal(gone, []string{id}) {
+		t.Errorf("collected %v, %v", gone, err)
+	}
+	if _, err := os.Stat(p.dir(id)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("state folder after collection: %v", err)
+	}
+}
+
+func TestProcessIsNotTakenForAnother(t *testing.T) {
+	cmd := exec.Command("sleep", "infinity")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	p := processOf(cmd.Process.Pid)
+	if !p.Alive() {
+		t.Fatal("a running process is not alive")
+	}
+	other := Process{PID: p.PID, StartTime: p.StartTime + 1}
+	if other.Alive() {
+		t.Error("a process with another start time counts as alive")
+	}
+	if err := other.Kill(); err != nil || !p.Alive() {
+		t.Errorf("killing another process with the same PID: %v, alive %v", err, p.Alive())
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if p.Alive() {
+		t.Error("alive after the kill")
+	}
+	if err := p.Kill(); err != nil {
+		t.Errorf("second kill: %v", err)
+	}
+	if err := (Process{}).Kill(); err != nil || (Process{}).Alive() {
+		t.Error("the zero process is nobody")
+	}
+}
+
+func TestUndoRunsInReverseAndGoesOnAfterAnError(t *testing.T) {
+	var (
+		u   undo
+		got []string
+	)
+	for _, what := range []string{"a", "b", "c"} {
+		u.add(what, func() error {
+			got = append(got, what)
+			if what == "b" {
+				return errors.New("stuck")
+			}
+			return nil
+		})
+	}
+	if err := u.run(); err == nil || err.Error() != "undo b: stuck" {
+		t.Errorf("error %v", err)
+	}
+	if err := u.run(); err != nil {
+		t.Errorf("second run: %v", err)
+	}
+	if diff := cmp.Diff([]string{"c", "b", "a"}, got); diff != "" {
+		t.Error(diff)
+	}
+}

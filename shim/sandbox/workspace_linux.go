@@ -1,0 +1,111 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/spec"
+)
+
+// sources holds the host folders of a sandbox open from the moment they were checked until the runtime has mounted them.
+//
+// The runtime mounts by path, and an agent that runs elsewhere may own a part of that path: it could swap a folder for a symlink
+// between our check and the mount. A descriptor cannot be handed over instead (mount(2) refuses one from another mount namespace),
+// so the folder is compared by inode once the container exists and before anything in it runs.
+type sources struct {
+	files []*os.File
+	rules []spec.FileRule
+}
+
+// openSources resolves the Source of every file rule, opens it without following a symlink and checks it. It returns the rules with
+// their resolved sources.
+func openSources(rules []spec.FileRule, h spec.Host) (_ *sources, err error) {
+	s := &sources{}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	for _, r := range rules {
+		real, err := filepath.EvalSymlinks(r.Source)
+		if err != nil {
+			return nil, fmt.Errorf("workspace: %w", err)
+		}
+		if err := spec.CheckWorkspace(real, h); err != nil {
+			return nil, err
+		}
+		fd, err := unix.Openat2(unix.AT_FDCWD, real, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if errors.Is(err, unix.ENOTDIR) {
+			return nil, &spec.RefusedError{Path: "workspace " + r.Source, Reason: "not a folder"}
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "open workspace", Path: real, Err: err}
+		}
+		r.Source = real
+		s.files = append(s.files, os.NewFile(uintptr(fd), real))
+		s.rules = append(s.rules, r)
+	}
+	return s, nil
+}
+
+// verify compares what the runtime mounted in the container of process pid with what was checked. It must run after the container
+// was created and before it is started.
+func (s *sources) verify(pid int) error {
+	if len(s.files) == 0 {
+		return nil
+	}
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open root of process %d: %w", pid, err)
+	}
+	defer unix.Close(root)
+	for i, r := range s.rules {
+		fd, err := unix.Openat2(root, r.Path, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if errors.Is(err, unix.ELOOP) { // the rules about what may lie where compare paths: a link in the image would make them about others
+			return &spec.RefusedError{Path: "workspace " + r.Path, Reason: "the image has a symbolic link there"}
+		}
+		if err != nil {
+			return fmt.Errorf("open %s in the container: %w", r.Path, err)
+		}
+		got := os.NewFile(uintptr(fd), r.Path)
+		same, err := sameFile(got, s.files[i])
+		got.Close()
+		if err != nil {
+			return err
+		}
+		if !same {
+			return &spec.RefusedError{Path: "workspace " + r.Source, Reason: "was replaced while the container was being created"}
+		}
+	}
+	return nil
+}
+
+func sameFile(a, b *os.File) (bool, error) {
+	x, err := a.Stat()
+	if err != nil {
+		return false, err
+	}
+	y, err := b.Stat()
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(x, y), nil
+}
+
+// Close releases the folders. It may be called twice.
+func (s *sources) Close() {
+	for _, f := range s.files {
+		f.Close()
+	}
+	s.files, s.rules = nil, nil
+}
