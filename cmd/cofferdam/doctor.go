@@ -1,0 +1,277 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/netns"
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/shim/sandbox"
+)
+
+// finding is the outcome of one check.
+type finding struct {
+	level  level
+	detail string
+	mend   string // a command, or what to do; empty when nothing is to be done
+}
+
+type level int
+
+const (
+	good level = iota
+	warn
+	bad
+)
+
+func (l level) String() string { return [...]string{"ok", "warn", "FAIL"}[l] }
+
+// check is one thing that a sandbox needs of the host.
+type check struct {
+	name string
+	run  func(context.Context) []finding
+}
+
+func doctorCommand(p sandbox.Paths) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what this host lacks, with the command that mends it",
+		Long: `Checks what sandboxes need of this host, trying the real thing where that changes nothing: the network check makes a
+gate namespace and removes it. Exit status 1 if a sandbox could not run.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			failed := false
+			for _, c := range checks(p) {
+				for _, f := range c.run(cmd.Context()) {
+					fmt.Fprintf(cmd.OutOrStdout(), "%-5s %-12s %s\n", f.level, c.name, f.detail)
+					if f.mend != "" {
+						fmt.Fprintf(cmd.OutOrStdout(), "%18s mend: %s\n", "", f.mend)
+					}
+					failed = failed || f.level == bad
+				}
+			}
+			if failed {
+				return errFound
+			}
+			return nil
+		},
+	}
+}
+
+func checks(p sandbox.Paths) []check {
+	return []check{
+		{"user", checkUser},
+		{"kernel", checkKernel},
+		{"network", checkNetwork},
+		{"seccomp", checkSeccomp},
+		{"cgroup", checkCgroup},
+		{"runtime", func(ctx context.Context) []finding { return checkRuntime(ctx, p) }},
+		{"containerd", checkContainerd},
+		{"shim", checkShim},
+		{"config", func(context.Context) []finding { return checkConfig(p) }},
+		{"policies", func(context.Context) []finding { return checkPolicies(p) }},
+		{"leftovers", func(context.Context) []finding { return checkLeftovers(p) }},
+	}
+}
+
+func ok(format string, args ...any) []finding {
+	return []finding{{level: good, detail: fmt.Sprintf(format, args...)}}
+}
+
+func fail(mend, format string, args ...any) []finding {
+	return []finding{{level: bad, detail: fmt.Sprintf(format, args...), mend: mend}}
+}
+
+func checkUser(context.Context) []finding {
+	if os.Geteuid() != 0 {
+		return fail("sudo cofferdam doctor", "not root: namespaces and the agent's proxy need it, and the checks below may fail for that alone")
+	}
+	return ok("root")
+}
+
+// The oldest kernel that has what the shim calls: openat2(2) is of 5.6, close_range(2) of 5.9.
+const kernelMajor, kernelMinor = 5, 9
+
+func checkKernel(context.Context) []finding {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fail("", "uname: %v", err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	major, rest, _ := strings.Cut(release, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, errA := strconv.Atoi(major)
+	b, errB := strconv.Atoi(minor)
+	if errA != nil || errB != nil || a < kernelMajor || a == kernelMajor && b < kernelMinor {
+		return fail("boot a newer kernel", "Linux %s is older than %d.%d", release, kernelMajor, kernelMinor)
+	}
+	return ok("Linux %s", release)
+}
+
+// checkNetwork makes a gate as every sandbox has one, in a folder of its own, and removes it.
+func checkNetwork(ctx context.Context) []finding {
+	dir, err := os.MkdirTemp("", "cofferdam-doctor-")
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	defer os.RemoveAll(dir)
+	g, err := netns.Setup(ctx, dir, "doctor")
+	if err != nil {
+		return fail("modprobe -a nf_tables nft_tproxy veth", "make a gate: %v", err)
+	}
+	l, err := g.Listen()
+	if err == nil {
+		err = l.Close()
+	}
+	if err := errors.Join(err, g.Close(), netns.Teardown(dir, "doctor")); err != nil {
+		return fail("", "gate: %v", err)
+	}
+	return ok("a gate with its listeners can be made and removed")
+}
+
+func checkSeccomp(context.Context) []finding {
+	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
+	if err != nil || !slices.Contains(strings.Fields(string(b)), "errno") {
+		return fail("boot a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters")
+	}
+	return ok("filters")
+}
+
+func checkCgroup(context.Context) []finding {
+	want := []string{"cpu", "memory", "pids"}
+	version, have := "v2", []string{}
+	if b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		have = strings.Fields(string(b))
+	} else {
+		version = "v1"
+		b, err := os.ReadFile("/proc/cgroups")
+		if err != nil {
+			return fail("mount -t cgroup2 none /sys/fs/cgroup", "no cgroups: %v", err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) == 4 && f[3] == "1" {
+				have = append(have, f[0])
+			}
+		}
+	}
+	for _, c := range want {
+		if !slices.Contains(have, c) {
+			return fail("add cgroup_enable="+c+" to the kernel's command line and boot", "cgroup %s has no %s controller: no limits", version, c)
+		}
+	}
+	return ok("%s with %s", version, strings.Join(want, ", "))
+}
+
+// startCommand starts a command the plain way.
+func startCommand(cmd *exec.Cmd) (<-chan error, error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	return exited, nil
+}
+
+func checkRuntime(ctx context.Context, p sandbox.Paths) []finding {
+	c, err := sandbox.LoadConfig(p.Config)
+	if err != nil {
+		return nil // checkConfig says so
+	}
+	name := c.Runtime
+	if name == "" {
+		name = "runc"
+	}
+	r, err := sandbox.FindRuntime(ctx, p.Cache, name, startCommand)
+	if err != nil {
+		return fail("apt-get install runc", "%v", err)
+	}
+	f := finding{detail: fmt.Sprintf("%s %s at %s", r.Name, r.Version, r.Path)}
+	if r.Warning != "" {
+		f.level, f.detail = warn, fmt.Sprintf("%s, at %s", r.Warning, r.Path)
+		f.mend = "install runc 1.2.8, 1.3.3, 1.4.0 or newer; to refuse containers until then: require_fixed_runtime: true in " + p.Config
+		if c.RequireFixedRuntime {
+			f.level = bad
+		}
+	}
+	return []finding{f}
+}
+
+func checkContainerd(ctx context.Context) []finding {
+	out, err := exec.CommandContext(ctx, "containerd", "--version").Output()
+	if err != nil {
+		return fail("apt-get install containerd", "containerd: %v", err)
+	}
+	return ok("%s", strings.TrimSpace(string(out)))
+}
+
+const (
+	shimBinary  = "containerd-shim-cofferdam-v1"
+	proxyBinary = "cofferdam-proxy"
+)
+
+func checkShim(context.Context) []finding {
+	path, err := exec.LookPath(shimBinary)
+	if err != nil {
+		return fail("make install", "%v; containerd looks for it in its own PATH", err)
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return fail("make install", "%v", err)
+	}
+	proxy := filepath.Join(filepath.Dir(path), proxyBinary)
+	if _, err := os.Stat(proxy); err != nil {
+		return fail("make install", "%v", err)
+	}
+	return ok("%s, %s", path, proxy)
+}
+
+func checkConfig(p sandbox.Paths) []finding {
+	if _, err := os.Stat(p.Config); errors.Is(err, fs.ErrNotExist) {
+		return ok("no %s: defaults", p.Config)
+	}
+	if _, err := sandbox.LoadConfig(p.Config); err != nil {
+		return fail("", "%v", err)
+	}
+	return ok("%s", p.Config)
+}
+
+func checkPolicies(p sandbox.Paths) []finding {
+	files, err := filepath.Glob(filepath.Join(p.Policies, "*.yaml"))
+	if err != nil || len(files) == 0 {
+		return []finding{{level: warn, detail: fmt.Sprintf("none in %s: every sandbox is denied everything", p.Policies)}}
+	}
+	var out []finding
+	for _, f := range files {
+		if _, err := policy.Load(f); err != nil {
+			out = append(out, finding{level: bad, detail: err.Error()})
+		}
+	}
+	if out != nil {
+		return out
+	}
+	return ok("%d in %s", len(files), p.Policies)
+}
+
+func checkLeftovers(p sandbox.Paths) []finding {
+	ids, err := sandbox.List(p)
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return sandbox.Owned(p, id) })
+	if len(ids) > 0 {
+		return []finding{{level: warn, detail: "nobody owns " + strings.Join(ids, ", "), mend: "cofferdam gc"}}
+	}
+	return ok("none")
+}

@@ -1,0 +1,126 @@
+//go:build linux
+
+// Command cofferdam shows and looks after the sandboxes of this host: which run, what was made of their containers, what their agents
+// asked for and got, what the host lacks, and what was left behind.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/shim/sandbox"
+)
+
+// Exit statuses: 125 is ours, as with docker run; a check that found something is 1.
+const (
+	exitFound   = 1
+	exitFailure = 125
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, sandbox.DefaultPaths())
+	stop()
+	os.Exit(code)
+}
+
+// errFound is returned by a command that worked and found something wrong, which it has printed.
+var errFound = errors.New("found")
+
+// run is main without the process: everything below takes its streams and paths from here.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, p sandbox.Paths) int {
+	root := &cobra.Command{
+		Use:   "cofferdam",
+		Short: "Two walls around an AI agent: files and network",
+		Long: `Cofferdam puts two walls around an AI agent in any OCI image: of the host's files the agent sees its
+workspace only, and of the network what a policy allows, through a filtering proxy.
+
+Containers get the walls from the containerd runtime io.containerd.cofferdam.v1:
+
+  ctr run --rm --runtime io.containerd.cofferdam.v1 \
+    --mount type=bind,src=DIR,dst=/workspace,options=rbind:rw \
+    --annotation cofferdam.dev/policy=NAME IMAGE ID CMD
+
+NAME is a policy, /etc/cofferdam/policies/NAME.yaml; without one, everything is denied. This command shows
+what became of such containers. A sandbox is named by its container's ID, or by NAMESPACE:ID.
+
+Exit status: 0 success, 1 something was found (doctor), 125 a failure of cofferdam's own.`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(psCommand(p), inspectCommand(p), logCommand(p), doctorCommand(p), gcCommand(p))
+
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errFound):
+		return exitFound
+	default:
+		fmt.Fprintf(stderr, "cofferdam: error: %v\n", err)
+		if h := hint(err); h != "" {
+			fmt.Fprintf(stderr, "cofferdam: hint: %s\n", h)
+		}
+		return exitFailure
+	}
+}
+
+// hint says what a person can do about an error; empty: nothing is known.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return "sandboxes belong to root: run this with sudo"
+	case errors.Is(err, errNoSandbox):
+		return "cofferdam ps lists the sandboxes"
+	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "unknown flag"):
+		return "cofferdam --help"
+	default:
+		return ""
+	}
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
+
+var errNoSandbox = errors.New("no such sandbox")
+
+// find turns what a person wrote into a sandbox's ID: NAMESPACE:CONTAINER, or a container's ID that exists in one namespace only.
+func find(ids []string, name string) (string, error) {
+	var found []string
+	for _, id := range ids {
+		if id == name {
+			return id, nil
+		}
+		if _, c, _ := strings.Cut(id, ":"); c == name {
+			found = append(found, id)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("%s: %w", name, errNoSandbox)
+	case 1:
+		return found[0], nil
+	default:
+		return "", fmt.Errorf("%s: in several namespaces: %s", name, strings.Join(found, ", "))
+	}
+}
