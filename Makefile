@@ -1,0 +1,66 @@
+# Cofferdam. `make help` explains the targets.
+
+GO          ?= go
+PREFIX      ?= /usr/local
+DESTDIR     ?=
+BINARIES    := cofferdam cofferdam-proxy containerd-shim-cofferdam-v1
+# The binaries are static, so that one build runs on every distribution; cgo is for tests only (the race detector, libcontainer).
+GOBUILD     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
+TOOLS       := $(GO) tool -modfile=hack/tools/go.mod
+
+.PHONY: help
+help: ## explain the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the three binaries into bin/
+	$(GOBUILD) -o bin/ $(addprefix ./cmd/,$(BINARIES))
+
+.PHONY: run
+run: build ## show the main job: an agent between its two walls, in a private containerd (root on Debian; installs what it needs)
+	@hack/packages.sh run
+	@$(GO) run ./hack/demo -bin bin
+
+.PHONY: test
+test: packages test-unit test-integration ## install or name what the tests need, then run all of them
+
+.PHONY: packages
+packages: ## install what the tests need (root on Debian), or name what is missing
+	@hack/packages.sh test
+
+.PHONY: test-unit
+test-unit: ## unit tests and kernel tests: these make their own namespaces and touch nothing of the host
+	$(GO) vet ./...
+	$(GO) test $$($(GO) list ./... | grep -v /integration$$)
+
+.PHONY: test-integration
+test-integration: build ## real containers under Debian's containerd and the current one (root)
+	$(GO) test -timeout 30m ./integration
+
+.PHONY: bench
+bench: build ## start time and memory beside the stock runtime on the same containerd, in turn (root)
+	@hack/packages.sh test
+	$(GO) test -timeout 30m -run '^$$' -bench . -benchtime 1x ./integration
+
+.PHONY: fuzz
+fuzz: ## run every fuzzer for FUZZTIME (default 1m) each
+	@hack/fuzz.sh $(or $(FUZZTIME),1m)
+
+.PHONY: lint
+lint: ## run the linters; they are Go tools of hack/tools/go.mod
+	$(TOOLS) golangci-lint run ./...
+	shellcheck hack/*.sh .ci/run
+
+.PHONY: fmt
+fmt: ## format the code
+	$(TOOLS) golangci-lint fmt ./...
+
+.PHONY: install
+install: build ## install below DESTDIR/PREFIX (default /usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(addprefix bin/,$(BINARIES)) $(DESTDIR)$(PREFIX)/bin/
+	install -d -m 0755 $(DESTDIR)/etc/cofferdam/policies
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,64 @@
+//go:build linux
+
+package integration
+
+import (
+	"strings"
+	"testing"
+
+	"cofferdam.dev/cofferdam/integration/ctrd"
+	"cofferdam.dev/cofferdam/integration/lab"
+)
+
+// TestOnlyWhatThePolicyAllowsIsReached is the positive half of the network wall: rows that succeed are seen by the sink that they name, and by
+// no other; rows that fail are seen by nobody. Invariants I2, I3.
+func TestOnlyWhatThePolicyAllowsIsReached(t *testing.T) {
+	Require(t, needShim)
+	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
+		l := lab.Get(t)
+		box := Contained(t, d, Policy(t, onlyGood))
+		for _, row := range []struct {
+			name    string
+			attempt string
+			kind    string // of the sink's event, "" if it must be refused
+			to      string // address of the sink; only the resolver is asked besides
+		}{
+			{"an allowed name by TLS", "https good.test:443 good.test", "http", lab.Good},
+			{"an allowed name by HTTP", "http good.test:80 good.test", "http", lab.Good},
+			{"an allowed name by SSH", "tcp ssh.good.test:22 SSH-2.0-probe\r\n", "ssh", lab.SSH},
+			// An address is dialled only as the name that the connection gives: at that name's own address.
+			{"an address with an allowed server name", "https 45.67.89.66:443 good.test", "http", lab.Good},
+			{"the metadata address with an allowed host", "http 169.254.169.254:80 good.test", "http", lab.Good},
+			{"a denied name below an allowed one", "https bad.good.test:443 bad.good.test", "", ""},
+			{"a name that no rule mentions", "https evil.test:443 evil.test", "", ""},
+			{"a name below an allowed one", "https www.good.test:443 www.good.test", "", ""},
+			{"an allowed name on another port", "https good.test:8443 good.test", "", ""},
+			{"an allowed name for HTTP on another port", "http good.test:8080 good.test", "", ""},
+			{"another server name at an allowed name", "https good.test:443 evil.test", "", ""},
+			{"no server name at an allowed name", "https good.test:443 -", "", ""},
+			{"another host at an allowed name", "http good.test:80 evil.test", "", ""},
+			{"something else than TLS at a TLS port", "tcp good.test:443 SSH-2.0-probe\r\n", "", ""},
+		} {
+			t.Run(row.name, func(t *testing.T) {
+				mark := l.Mark(t)
+				got := box.Probe(t, strings.Split(row.attempt, " ")...)
+				if row.kind == "" {
+					if got.OK {
+						t.Errorf("it was reached: %s", got)
+					}
+					l.Silent(t, mark)
+					return
+				}
+				if !got.OK {
+					t.Fatalf("it was refused: %s\n%s", got, lab.Join(l.Since(t, mark)))
+				}
+				l.WaitFor(t, mark, row.kind+" at "+row.to, func(e lab.Event) bool { return e.Kind == row.kind && e.Dst.Addr().String() == row.to })
+				for _, e := range l.Since(t, mark) {
+					if to := e.Dst.Addr().String(); to != row.to && to != lab.Resolver {
+						t.Errorf("something else was reached: %s", e)
+					}
+				}
+			})
+		}
+	})
+}
