@@ -35,7 +35,7 @@ type lab struct {
 	dns    string
 	log    string
 	idle   time.Duration // zero for the server's own
-	stop   func() // ends the proxy and waits for it
+	stop   func()        // ends the proxy and waits for it
 }
 
 type labOption func(*Config, *lab)
@@ -194,7 +194,12 @@ func (l *lab) upstream(serve func(*net.TCPConn)) {
 	l.t.Helper()
 	listener, err := net.Listen("tcp6", fmt.Sprintf("[::1]:%d", l.port))
 	if err != nil {
-		l.t.Skipf("no listener on ::1 at the port of the proxy: %v", err)
+		for want := range strings.SplitSeq(os.Getenv("COFFERDAM_TEST_REQUIRE"), ",") {
+			if want == "ipv6" || want == "all" {
+				l.t.Fatalf("missing: ipv6: %v", err)
+			}
+		}
+		l.t.Skipf("missing: ipv6 (a listener on ::1 at the port of the proxy): %v", err)
 	}
 	l.t.Cleanup(func() { listener.Close() })
 	go func() {
