@@ -8,5 +8,6 @@
 // killed, the kernel ends everything in the namespaces: containerd, shims, containers, mounts. The keeper sees the end of a pipe, and so
 // does its work after a SIGKILL too; if it is killed itself, the next run does.
 //
-// Limits: it needs root. The keeper removes only cgroups whose names start with that of the run's folder: use it for containerd namespaces.
+// Limits: it needs root. What the host has below /run, /var/log and /var/tmp is hidden: put what is needed into the run's folder, which is in
+// /tmp. The keeper removes only cgroups whose names start with that of the run's folder: use it for containerd namespaces.
 package world

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -27,6 +28,9 @@ const (
 	envDir   = "COFFERDAM_WORLD_DIR"
 	envData  = "COFFERDAM_WORLD_DATA"
 )
+
+// tmpOutside holds the run's folder. TMPDIR may name a place that is hidden inside, or that the proxy's user cannot reach.
+const tmpOutside = "/tmp"
 
 // The main thread must stay in the namespaces that it starts in: it is the one that /proc/self speaks of, and a thread that has gone
 // elsewhere can end, but not this one. A lock that init takes keeps every other goroutine off it.
@@ -59,7 +63,7 @@ func Inside() (dir, data string, ok bool) {
 // outside prepares, and runs keeper and init. It holds the lock of the run's folder, by which others see that the run is alive.
 func outside(c Config, prepare func(dir string) (string, error)) (code int, err error) {
 	removeDead(c.Prefix)
-	dir, err := os.MkdirTemp("", c.Prefix)
+	dir, err := os.MkdirTemp(tmpOutside, c.Prefix)
 	if err != nil {
 		return 0, err
 	}
@@ -133,7 +137,7 @@ func run(cmd *exec.Cmd, flags uintptr, reap func(pid int) (syscall.WaitStatus, e
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -229,7 +233,7 @@ func mounts(etc map[string]string) error {
 
 // removeDead removes what killed runs have left: their folders, which nobody has locked, and their cgroups.
 func removeDead(prefix string) {
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	dirs, _ := filepath.Glob(filepath.Join(tmpOutside, prefix+"*"))
 	for _, dir := range dirs {
 		f, err := os.Open(dir)
 		if err != nil {
@@ -269,8 +273,8 @@ func Cgroups(prefix string) []string {
 				}
 				return nil
 			})
-			for i := len(below) - 1; i >= 0; i-- {
-				out = append(out, below[i])
+			for _, dir := range slices.Backward(below) {
+				out = append(out, dir)
 			}
 		}
 	}

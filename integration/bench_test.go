@@ -1,0 +1,130 @@
+//go:build linux
+
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"cofferdam.dev/cofferdam/integration/ctrd"
+)
+
+// rounds of a benchmark: in each, the stock runtime and Cofferdam run in turn on the same containerd, so that what else the machine does
+// meets both.
+const rounds = 40
+
+func median[T int64 | float64 | time.Duration](xs []T) T {
+	s := slices.Sorted(slices.Values(xs))
+	return s[len(s)/2]
+}
+
+// BenchmarkStart times `ctr run --rm IMAGE true`. What counts is the ratio: an absolute time says more about the machine.
+func BenchmarkStart(b *testing.B) {
+	Require(b, needShim)
+	for _, name := range []string{"deb", "v2"} {
+		b.Run(name, func(b *testing.B) {
+			d := Engine(b, name)
+			run := func(runtime string) time.Duration {
+				began := time.Now()
+				if got := d.Run(b, ctrd.Container{Image: agentImage, Runtime: runtime, Args: []string{"true"}}); got.Code != 0 {
+					b.Fatal(got)
+				}
+				return time.Since(began)
+			}
+			run(ctrd.Stock)
+			run(ctrd.Cofferdam)
+			for b.Loop() {
+				var stock, ours []time.Duration
+				var ratios []float64
+				for range rounds {
+					s, o := run(ctrd.Stock), run(ctrd.Cofferdam)
+					stock, ours, ratios = append(stock, s), append(ours, o), append(ratios, float64(o)/float64(s))
+				}
+				b.ReportMetric(float64(median(stock).Microseconds())/1000, "stock-ms")
+				b.ReportMetric(float64(median(ours).Microseconds())/1000, "cofferdam-ms")
+				b.ReportMetric(float64(median(ours))/float64(median(stock)), "ratio")
+				b.ReportMetric(median(ratios), "paired-ratio")
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkIdleMemory tells what one idle container costs outside of itself: the stock shim, and our shim with its proxy, in KiB of
+// proportional set size (proc_pid_smaps(5)), which divides shared pages among those who share them.
+func BenchmarkIdleMemory(b *testing.B) {
+	Require(b, needShim)
+	for _, name := range []string{"deb", "v2"} {
+		b.Run(name, func(b *testing.B) {
+			d := Engine(b, name)
+			for b.Loop() {
+				stock := d.StartContainer(b, ctrd.Container{Image: agentImage, Runtime: ctrd.Stock})
+				b.ReportMetric(float64(pss(b, stock.Shims(b))), "stock-shim-KiB")
+				ours := d.StartContainer(b, ctrd.Container{Image: agentImage, Runtime: ctrd.Cofferdam})
+				shims := ours.Shims(b)
+				b.ReportMetric(float64(pss(b, shims)), "shim-KiB")
+				b.ReportMetric(float64(pss(b, children(b, shims, "cofferdam-proxy"))), "proxy-KiB")
+				stock.Remove(b)
+				ours.Remove(b)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// pss sums the proportional set sizes of processes, in KiB. There must be some.
+func pss(b *testing.B, pids []int) (sum int64) {
+	b.Helper()
+	if len(pids) == 0 {
+		b.Fatal("no process to measure")
+	}
+	for _, pid := range pids {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, rest, _ := bytes.Cut(text, []byte("\nPss:"))
+		kib, err := strconv.ParseInt(string(bytes.Fields(rest)[0]), 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += kib
+	}
+	return sum
+}
+
+// children returns the children of processes that run a program of the given name.
+func children(b *testing.B, parents []int, program string) (pids []int) {
+	b.Helper()
+	exes, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, exe := range exes {
+		target, err := os.Readlink(exe)
+		if err != nil || filepath.Base(target) != program {
+			continue
+		}
+		status, err := os.ReadFile(filepath.Join(filepath.Dir(exe), "status"))
+		if err != nil {
+			continue // it has ended
+		}
+		for _, parent := range parents {
+			if strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", parent)) {
+				pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe)))
+				if err != nil {
+					b.Fatal(err)
+				}
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
