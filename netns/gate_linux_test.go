@@ -101,8 +101,12 @@ func snapshot(t *testing.T) map[string]string {
 	t.Helper()
 	s := map[string]string{}
 	for _, args := range [][]string{
-		{"ip", "-d", "-o", "link"}, {"ip", "-o", "addr"}, {"ip", "route", "show", "table", "all"}, {"ip", "rule"},
-		{"ip", "-6", "route", "show", "table", "all"}, {"nft", "list", "ruleset"},
+		{"ip", "-d", "-o", "link"},
+		{"ip", "-o", "addr"},
+		{"ip", "route", "show", "table", "all"},
+		{"ip", "rule"},
+		{"ip", "-6", "route", "show", "table", "all"},
+		{"nft", "list", "ruleset"},
 	} {
 		if path := netnstest.Program(args[0]); path != "" {
 			out, err := exec.Command(path, args[1:]...).CombinedOutput()

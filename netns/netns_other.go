@@ -15,7 +15,8 @@ type Gate struct{}
 type Listeners struct{ TCP, DNS *os.File }
 
 // These report errors.ErrUnsupported.
-func (l Listeners) Close() error                           { return errors.ErrUnsupported }
+func (l Listeners) Close() error { return errors.ErrUnsupported }
+
 func (g *Gate) Listen() (Listeners, error)                 { return Listeners{}, errors.ErrUnsupported }
 func (g *Gate) Attach(box *os.File) error                  { return errors.ErrUnsupported }
 func (g *Gate) Verify(box *os.File) error                  { return errors.ErrUnsupported }

@@ -84,27 +84,47 @@ func TestTLS(t *testing.T) {
 		want    string // from the upstream; empty for an alert
 		records []string
 	}{
-		{"the name that was looked up", func(l *lab) string { return l.synthetic("good.test") }, "good.test", nil, "hello from good.test",
-			[]string{"decision allow dns good.test: a rule allows it", "decision allow tls good.test: a rule allows it", "close tls good.test"}},
-		{"the same in capitals", func(l *lab) string { return l.synthetic("good.test") }, "GOOD.test", nil, "hello from GOOD.test",
-			[]string{"decision allow dns good.test: a rule allows it", "decision allow tls good.test: a rule allows it", "close tls good.test"}},
-		{"another allowed name than looked up", func(l *lab) string { return l.synthetic("good.test") }, "other.test", nil, "",
-			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls other.test: the name is not good.test, which the address stands for"}},
-		{"a denied name at an allowed one's address", func(l *lab) string { return l.synthetic("good.test") }, "evil.test", nil, "",
-			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls evil.test: the name is not good.test, which the address stands for"}},
-		{"no server name", func(l *lab) string { return l.synthetic("good.test") }, "", nil, "",
-			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls good.test: TLS without server name"}},
-		{"encrypted client hello", func(l *lab) string { return l.synthetic("good.test") }, "good.test", ech, "",
-			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls good.test: TLS with an encrypted client hello (ECH)"}},
-		{"an allowed name at an address of its own", func(*lab) string { return literal }, "good.test", nil, "hello from good.test",
-			[]string{"decision allow tls good.test: a rule allows it", "close tls good.test"}},
+		{
+			"the name that was looked up", func(l *lab) string { return l.synthetic("good.test") }, "good.test", nil, "hello from good.test",
+			[]string{"decision allow dns good.test: a rule allows it", "decision allow tls good.test: a rule allows it", "close tls good.test"},
+		},
+		{
+			"the same in capitals", func(l *lab) string { return l.synthetic("good.test") }, "GOOD.test", nil, "hello from GOOD.test",
+			[]string{"decision allow dns good.test: a rule allows it", "decision allow tls good.test: a rule allows it", "close tls good.test"},
+		},
+		{
+			"another allowed name than looked up", func(l *lab) string { return l.synthetic("good.test") }, "other.test", nil, "",
+			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls other.test: the name is not good.test, which the address stands for"},
+		},
+		{
+			"a denied name at an allowed one's address", func(l *lab) string { return l.synthetic("good.test") }, "evil.test", nil, "",
+			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls evil.test: the name is not good.test, which the address stands for"},
+		},
+		{
+			"no server name", func(l *lab) string { return l.synthetic("good.test") }, "", nil, "",
+			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls good.test: TLS without server name"},
+		},
+		{
+			"encrypted client hello", func(l *lab) string { return l.synthetic("good.test") }, "good.test", ech, "",
+			[]string{"decision allow dns good.test: a rule allows it", "decision deny tls good.test: TLS with an encrypted client hello (ECH)"},
+		},
+		{
+			"an allowed name at an address of its own", func(*lab) string { return literal }, "good.test", nil, "hello from good.test",
+			[]string{"decision allow tls good.test: a rule allows it", "close tls good.test"},
+		},
 		{"a denied name at an address of its own", func(*lab) string { return literal }, "evil.test", nil, "", []string{noRule}},
-		{"no name at all", func(*lab) string { return literal }, "", nil, "",
-			[]string{"decision deny tls " + literal + ": TLS without server name, and no rule names this address"}},
-		{"a synthetic address that nobody has", func(*lab) string { return "127.64.3.3" }, "good.test", nil, "",
-			[]string{"decision deny tls good.test: a synthetic address that stands for no name"}},
-		{"a name allowed on another port", func(l *lab) string { return l.synthetic("elsewhere.test") }, "elsewhere.test", nil, "",
-			[]string{"decision allow dns elsewhere.test: a rule allows it", "decision deny tls elsewhere.test: no rule allows port PORT"}},
+		{
+			"no name at all", func(*lab) string { return literal }, "", nil, "",
+			[]string{"decision deny tls " + literal + ": TLS without server name, and no rule names this address"},
+		},
+		{
+			"a synthetic address that nobody has", func(*lab) string { return "127.64.3.3" }, "good.test", nil, "",
+			[]string{"decision deny tls good.test: a synthetic address that stands for no name"},
+		},
+		{
+			"a name allowed on another port", func(l *lab) string { return l.synthetic("elsewhere.test") }, "elsewhere.test", nil, "",
+			[]string{"decision allow dns elsewhere.test: a rule allows it", "decision deny tls elsewhere.test: no rule allows port PORT"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := newLab(t, tlsPolicy)

@@ -182,9 +182,11 @@ func (s *Server) accept(ctx context.Context) error {
 
 // temporary reports errors of accept(2) that say nothing about the listener.
 func temporary(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+	for _, errno := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
 		syscall.ECONNABORTED, syscall.EPERM, syscall.EINTR, syscall.ENETDOWN, syscall.EPROTO,
-		syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP} {
+		syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP,
+	} {
 		if errors.Is(err, errno) {
 			return true
 		}

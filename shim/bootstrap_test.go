@@ -40,8 +40,10 @@ func TestModern(t *testing.T) {
 		in   []byte
 		want bool
 	}{
-		{"containerd 2.3 and later: parameters that agree with the command line",
-			marshal(t, &bootapi.BootstrapParams{InstanceID: "web-1", Namespace: "default"}), true},
+		{
+			"containerd 2.3 and later: parameters that agree with the command line",
+			marshal(t, &bootapi.BootstrapParams{InstanceID: "web-1", Namespace: "default"}), true,
+		},
 		{"containerd up to 2.2 without options: nothing", nil, false},
 		{"containerd up to 2.2 with options, which parse as parameters", marshal(t, anyOf(t, &runcoptions.Options{BinaryName: "crun"})), false},
 		{"parameters of another container", marshal(t, &bootapi.BootstrapParams{InstanceID: "web-2", Namespace: "default"}), false},

@@ -84,10 +84,14 @@ func TestRewriteUpdateLeavesOpenWhatIsOpen(t *testing.T) {
 		{"zeros, as Docker sends them", &specs.LinuxResources{
 			Memory: &specs.LinuxMemory{Limit: ptr[int64](0)}, CPU: &specs.LinuxCPU{Quota: ptr[int64](0), Period: ptr[uint64](0), Shares: ptr[uint64](2)},
 		}, &specs.LinuxResources{Memory: &specs.LinuxMemory{}, CPU: &specs.LinuxCPU{Shares: ptr[uint64](2)}}},
-		{"more memory", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](-1), Swap: ptr[int64](-1)}},
-			&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](1 << 30), Swap: ptr[int64](1 << 30)}}},
-		{"a shorter period, which alone would raise the share", &specs.LinuxResources{CPU: &specs.LinuxCPU{Period: ptr[uint64](10000)}},
-			&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](10000), Period: ptr[uint64](10000)}}},
+		{
+			"more memory", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](-1), Swap: ptr[int64](-1)}},
+			&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr[int64](1 << 30), Swap: ptr[int64](1 << 30)}},
+		},
+		{
+			"a shorter period, which alone would raise the share", &specs.LinuxResources{CPU: &specs.LinuxCPU{Period: ptr[uint64](10000)}},
+			&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr[int64](10000), Period: ptr[uint64](10000)}},
+		},
 		{"every device", &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}, &specs.LinuxResources{}},
 		{"a limit by another name", &specs.LinuxResources{Unified: map[string]string{"pids.max": "max"}}, &specs.LinuxResources{}},
 	} {

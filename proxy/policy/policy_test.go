@@ -144,7 +144,9 @@ func TestZeroDenies(t *testing.T) {
 	name, _ := ParseName("example.org")
 	for _, p := range []*Policy{nil, {}, Default()} {
 		for _, r := range []Request{
-			{}, {Protocol: TLS, Name: name, Port: 443}, {Protocol: DNS, Name: name},
+			{},
+			{Protocol: TLS, Name: name, Port: 443},
+			{Protocol: DNS, Name: name},
 			{Protocol: TCP, Addr: netip.MustParseAddr("93.184.216.34"), Port: 443},
 		} {
 			if d := p.Decide(r); d.Verdict != Deny || d.Reason == "" {

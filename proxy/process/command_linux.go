@@ -94,7 +94,7 @@ func configFile(cfg Config) (*os.File, error) {
 		return nil, fmt.Errorf("create config memfd: %w", err)
 	}
 	file := os.NewFile(uintptr(fd), "cofferdam-proxy-config")
-	if _, err := file.Write(data); err == nil {
+	if _, err = file.Write(data); err == nil {
 		_, err = file.Seek(0, io.SeekStart)
 	}
 	if err != nil {

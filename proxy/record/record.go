@@ -58,8 +58,10 @@ const maxText = 300
 
 // bounded returns r with every string cut to maxText.
 func (r Record) bounded() Record {
-	for _, s := range []*string{&r.Sandbox, &r.Kind, &r.Verdict, &r.Protocol, &r.Name, &r.Address,
-		&r.Upstream, &r.Rule, &r.Reason, &r.Policy} {
+	for _, s := range []*string{
+		&r.Sandbox, &r.Kind, &r.Verdict, &r.Protocol, &r.Name, &r.Address,
+		&r.Upstream, &r.Rule, &r.Reason, &r.Policy,
+	} {
 		if len(*s) > maxText {
 			*s = strings.ToValidUTF8((*s)[:maxText], "") + "..."
 		}

@@ -126,16 +126,26 @@ func TestString(t *testing.T) {
 		r    Record
 		want string
 	}{
-		{Record{Kind: Decision, Verdict: "deny", Protocol: "tls", Name: "evil.test", Port: 443, Reason: "no rule allows it"},
-			"15:04:05 deny  tls  evil.test:443  no rule allows it"},
-		{Record{Kind: Decision, Verdict: "allow", Protocol: "http", Name: "good.test", Port: 80, Reason: "a rule allows it", Rule: "allow good.test:80 http (line 3)"},
-			"15:04:05 allow http good.test:80  a rule allows it: allow good.test:80 http (line 3)"},
-		{Record{Kind: Decision, Verdict: "deny", Protocol: "tcp", Address: "fd00::1", Port: 22, Reason: "x"},
-			"15:04:05 deny  tcp  [fd00::1]:22  x"},
-		{Record{Kind: Decision, Verdict: "deny", Protocol: "dns", Name: "a\x1b[1m\u202eb", Reason: "no rule allows it"},
-			`15:04:05 deny  dns  a\x1b[1m\u202eb  no rule allows it`},
-		{Record{Kind: Close, Protocol: "tls", Name: "good.test", Port: 443, BytesUp: 1, BytesDown: 2, DurationMS: 1500},
-			"15:04:05 close tls  good.test:443  1 bytes up, 2 down, 1.5s"},
+		{
+			Record{Kind: Decision, Verdict: "deny", Protocol: "tls", Name: "evil.test", Port: 443, Reason: "no rule allows it"},
+			"15:04:05 deny  tls  evil.test:443  no rule allows it",
+		},
+		{
+			Record{Kind: Decision, Verdict: "allow", Protocol: "http", Name: "good.test", Port: 80, Reason: "a rule allows it", Rule: "allow good.test:80 http (line 3)"},
+			"15:04:05 allow http good.test:80  a rule allows it: allow good.test:80 http (line 3)",
+		},
+		{
+			Record{Kind: Decision, Verdict: "deny", Protocol: "tcp", Address: "fd00::1", Port: 22, Reason: "x"},
+			"15:04:05 deny  tcp  [fd00::1]:22  x",
+		},
+		{
+			Record{Kind: Decision, Verdict: "deny", Protocol: "dns", Name: "a\x1b[1m\u202eb", Reason: "no rule allows it"},
+			`15:04:05 deny  dns  a\x1b[1m\u202eb  no rule allows it`,
+		},
+		{
+			Record{Kind: Close, Protocol: "tls", Name: "good.test", Port: 443, BytesUp: 1, BytesDown: 2, DurationMS: 1500},
+			"15:04:05 close tls  good.test:443  1 bytes up, 2 down, 1.5s",
+		},
 		{Record{Kind: Proxy, Reason: "started"}, "15:04:05 proxy started"},
 	} {
 		test.r.Time = at

@@ -17,8 +17,11 @@ func TestLoadConfig(t *testing.T) {
 		want       Config
 		err        string // part of the error; empty: none
 	}{
-		{"all keys", "version: 1\nruntime: crun\nrequire_fixed_runtime: true\nlimits: {memory: 2GiB, pids: 99, cpus: 1.5}\n",
-			Config{Runtime: "crun", RequireFixedRuntime: true, Limits: spec.Limits{MemoryBytes: 2 << 30, Pids: 99, CPUs: 1.5}}, ""},
+		{
+			"all keys", "version: 1\nruntime: crun\nrequire_fixed_runtime: true\nlimits: {memory: 2GiB, pids: 99, cpus: 1.5}\n",
+			Config{Runtime: "crun", RequireFixedRuntime: true, Limits: spec.Limits{MemoryBytes: 2 << 30, Pids: 99, CPUs: 1.5}},
+			"",
+		},
 		{"nothing but the version", "version: 1\n", Config{}, ""},
 		{"no version", "runtime: crun\n", Config{}, "version: is 0, want 1"},
 		{"an empty file", "", Config{}, "no documents"},

@@ -83,11 +83,13 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 		return nil, err
 	}
 
-	s := &Sandbox{ID: id, Spec: plan.sandbox, CgroupsPath: plan.spec.Linux.CgroupsPath, paths: p, sources: plan.sources,
+	s := &Sandbox{
+		ID: id, Spec: plan.sandbox, CgroupsPath: plan.spec.Linux.CgroupsPath, paths: p, sources: plan.sources,
 		networked: make(chan struct{}), state: State{
 			ID: id, Namespace: r.Namespace, Container: r.Container, Bundle: r.Bundle, Created: time.Now(), Phase: Creating,
 			Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: plan.sandbox, Changes: plan.changes, Policy: polState,
-		}}
+		},
+	}
 	if err := s.claim(); err != nil {
 		return nil, err
 	}
