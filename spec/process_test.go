@@ -28,6 +28,7 @@ func TestRewriteProcess(t *testing.T) {
 	want := &specs.Process{
 		Cwd: "/workspace", Args: []string{"sh"}, Env: []string{"A=1", "B=3"}, OOMScoreAdj: ptr(0), NoNewPrivileges: true,
 		Capabilities: &specs.LinuxCapabilities{Bounding: own, Effective: own, Permitted: own},
+		Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 1, Hard: 1}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

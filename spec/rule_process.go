@@ -81,15 +81,22 @@ func workingDir(cwd string) (string, error) {
 // rlimitTypes are the limits that may be set. RLIMIT_NICE and RLIMIT_RTPRIO are rights to take processors from others
 // rather than limits: real-time tasks are not bound by the CPU quota.
 var rlimitTypes = map[string]bool{
-	"RLIMIT_AS": true, "RLIMIT_CORE": true, "RLIMIT_CPU": true, "RLIMIT_DATA": true, "RLIMIT_FSIZE": true,
+	"RLIMIT_AS": true, "RLIMIT_CPU": true, "RLIMIT_DATA": true, "RLIMIT_FSIZE": true,
 	"RLIMIT_LOCKS": true, "RLIMIT_MEMLOCK": true, "RLIMIT_MSGQUEUE": true, "RLIMIT_NOFILE": true, "RLIMIT_NPROC": true,
 	"RLIMIT_RSS": true, "RLIMIT_RTTIME": true, "RLIMIT_SIGPENDING": true, "RLIMIT_STACK": true,
 	"RLIMIT_NICE": false, "RLIMIT_RTPRIO": false,
 }
 
+// noCore keeps the agent's crashes from running a program of the host: where core_pattern is a pipe, core(5), the kernel starts that
+// program as root in the initial namespaces, and a limit of 0 does not stop it. Its special value 1 does.
+var noCore = specs.POSIXRlimit{Type: "RLIMIT_CORE", Soft: 1, Hard: 1}
+
 func rlimits(in []specs.POSIXRlimit, r *recorder) ([]specs.POSIXRlimit, error) {
-	var out []specs.POSIXRlimit
+	out := []specs.POSIXRlimit{noCore}
 	for _, l := range in {
+		if l.Type == noCore.Type {
+			continue
+		}
 		keep, known := rlimitTypes[l.Type]
 		at := "process.rlimits[" + l.Type + "]"
 		switch {
@@ -100,6 +107,9 @@ func rlimits(in []specs.POSIXRlimit, r *recorder) ([]specs.POSIXRlimit, error) {
 		default:
 			out = append(out, l)
 		}
+	}
+	if !slices.Contains(in, noCore) {
+		r.added("process.rlimits[RLIMIT_CORE]", "1", "a crash of the agent starts no program on the host")
 	}
 	return out, nil
 }
