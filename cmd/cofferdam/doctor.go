@@ -202,7 +202,7 @@ func checkRuntime(ctx context.Context, p sandbox.Paths) []finding {
 	if r.Warning != "" {
 		f.level, f.detail = warn, fmt.Sprintf("%s, at %s", r.Warning, r.Path)
 		f.mend = "install runc 1.2.8, 1.3.3, 1.4.0 or newer; to refuse containers until then: require_fixed_runtime: true in " + p.Config
-		if c.RequireFixedRuntime {
+		if c.FixedRuntimeFor != "" {
 			f.level = bad
 		}
 	}

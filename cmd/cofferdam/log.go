@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ reason; and for each connection that was allowed, the bytes that went up and dow
 				out.withSandbox = true
 			}
 			if follow {
-				return followLogs(cmd.Context(), p.Logs, files, out)
+				return followLogs(cmd.Context(), p.Logs, files, out, cmd.ErrOrStderr())
 			}
 			t := newTail(p.Logs, files)
 			records, err := t.read()
@@ -79,27 +80,22 @@ func logs(p sandbox.Paths) ([]string, error) {
 	return ids, err
 }
 
-// entry is a record with the line it was read from.
-type entry struct {
-	record.Record
-	line []byte
-}
-
 type printer struct {
 	w           io.Writer
 	json        bool
 	withSandbox bool
 }
 
-func (p printer) print(entries []entry) {
+func (p printer) print(entries []record.Record) {
+	enc := json.NewEncoder(p.w)
 	for _, e := range entries {
 		switch {
 		case p.json:
-			fmt.Fprintf(p.w, "%s\n", e.line)
+			_ = enc.Encode(e)
 		case p.withSandbox:
-			fmt.Fprintf(p.w, "%-24s %s\n", e.Sandbox, e.Record)
+			fmt.Fprintf(p.w, "%-24s %s\n", e.Sandbox, e)
 		default:
-			fmt.Fprintln(p.w, e.Record)
+			fmt.Fprintln(p.w, e)
 		}
 	}
 }
@@ -117,7 +113,7 @@ func newTail(dir string, files func(string) bool) *tail {
 
 // read returns the new records in the order of time. A line that is still being written waits for the next call; one that is no record is
 // an error that does not hide the others.
-func (t *tail) read() ([]entry, error) {
+func (t *tail) read() ([]record.Record, error) {
 	dir, err := os.ReadDir(t.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -126,7 +122,7 @@ func (t *tail) read() ([]entry, error) {
 		return nil, err
 	}
 	var (
-		all  []entry
+		all  []record.Record
 		errs []error
 	)
 	for _, e := range dir {
@@ -139,11 +135,11 @@ func (t *tail) read() ([]entry, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(t.dir, e.Name()), err))
 		}
 	}
-	slices.SortStableFunc(all, func(a, b entry) int { return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Seq, b.Seq)) })
+	slices.SortStableFunc(all, func(a, b record.Record) int { return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Seq, b.Seq)) })
 	return all, errors.Join(errs...)
 }
 
-func (t *tail) readFile(name string) ([]entry, error) {
+func (t *tail) readFile(name string) ([]record.Record, error) {
 	f, err := os.Open(filepath.Join(t.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -162,7 +158,7 @@ func (t *tail) readFile(name string) ([]entry, error) {
 	whole := bytes.LastIndexByte(b, '\n') + 1
 	t.at[name] += int64(whole)
 	var (
-		entries []entry
+		entries []record.Record
 		errs    []error
 	)
 	for line := range bytes.Lines(b[:whole]) {
@@ -171,14 +167,15 @@ func (t *tail) readFile(name string) ([]entry, error) {
 				errs = append(errs, err)
 				continue
 			}
-			entries = append(entries, entry{r, bytes.TrimRight(line, "\n")})
+			r.Sandbox = strings.TrimSuffix(name, logSuffix) // not what the proxy says it is
+			entries = append(entries, r)
 		}
 	}
 	return entries, errors.Join(errs...)
 }
 
 // followLogs prints what there is and then what comes, until ctx ends.
-func followLogs(ctx context.Context, dir string, files func(string) bool, out printer) error {
+func followLogs(ctx context.Context, dir string, files func(string) bool, out printer, warnings io.Writer) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
@@ -192,8 +189,8 @@ func followLogs(ctx context.Context, dir string, files func(string) bool, out pr
 	for {
 		entries, err := t.read()
 		out.print(entries)
-		if err != nil {
-			return err
+		if err != nil { // a proxy that was killed can leave a torn line
+			fmt.Fprintf(warnings, "cofferdam: warning: %v\n", err)
 		}
 		select {
 		case <-ctx.Done():
