@@ -121,6 +121,12 @@ func TestReadOptions(t *testing.T) {
 		{"a configuration file", anyOf(t, &runtimeoptions.Options{TypeUrl: "x", ConfigPath: "/etc/cofferdam/k8s.yaml"}), "", "/etc/cofferdam/k8s.yaml", false},
 		{"a relative configuration file", anyOf(t, &runtimeoptions.Options{ConfigPath: "k8s.yaml"}), "", "", true},
 		{"an inline configuration", anyOf(t, &runtimeoptions.Options{ConfigBody: []byte("BinaryName='crun'")}), "", "", true},
+		{"no pivot_root", anyOf(t, &runcoptions.Options{NoPivotRoot: true}), "", "", true},
+		{"no new keyring", anyOf(t, &runcoptions.Options{NoNewKeyring: true}), "", "", true},
+		{"containerd 1.6's, for a user namespace: io_uid 100000", &anypb.Any{TypeUrl: legacyOptions, Value: []byte{0x50, 0xa0, 0x8d, 0x06}}, "", "", false},
+		{"containerd 1.6's with no_pivot_root", &anypb.Any{TypeUrl: legacyOptions, Value: []byte{0x08, 1}}, "", "", true},
+		{"containerd 1.6's with a field that nobody knows", &anypb.Any{TypeUrl: legacyOptions, Value: []byte{0x78, 1}}, "", "", true},
+		{"containerd 1.6's, torn", &anypb.Any{TypeUrl: legacyOptions, Value: []byte{0x50}}, "", "", true},
 		{"another known type", anyOf(t, &bootapi.BootstrapParams{InstanceID: "x"}), "", "", true},
 		{"an unknown type", &anypb.Any{TypeUrl: "nobody.knows.This", Value: []byte{8, 1}}, "", "", true},
 	}
@@ -134,6 +140,17 @@ func TestReadOptions(t *testing.T) {
 				t.Errorf("got binary %q and config %q, want %q and %q", o.runc.BinaryName, o.config, tt.binary, tt.config)
 			}
 		})
+	}
+}
+
+func TestOnlyFifosAreStreams(t *testing.T) {
+	if err := checkStdio("", "/run/containerd/fifo/1/a-stdout", "fifo:///run/containerd/fifo/1/a-stderr"); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"file:///workspace/agent.log", "binary:///workspace/logger?x=y", "npipe://x", "FILE:///x", "http://[::1"} {
+		if err := checkStdio("", bad); err == nil {
+			t.Errorf("%s: accepted", bad)
+		}
 	}
 }
 

@@ -181,11 +181,7 @@ func (m shimManager) Info(ctx context.Context, optionsR io.Reader) (*apitypes.Ru
 	if err != nil {
 		return nil, err
 	}
-	path := m.paths.Config
-	if opts.config != "" {
-		path = opts.config
-	}
-	config, err := sandbox.LoadConfig(path)
+	config, err := sandbox.LoadConfigs(m.paths.Config, opts.config)
 	if err != nil {
 		return nil, err
 	}

@@ -81,6 +81,9 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if r.Checkpoint != "" {
 		return nil, &spec.RefusedError{Path: "checkpoint", Reason: "a restored process has not gone through the rules of this sandbox"}
 	}
+	if err := checkStdio(r.Stdin, r.Stdout, r.Stderr); err != nil {
+		return nil, err
+	}
 	namespace, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
 		return nil, err
@@ -89,19 +92,15 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if err != nil {
 		return nil, err
 	}
-	paths := s.paths
-	if opts.config != "" {
-		paths.Config = opts.config
-	}
-	config, err := sandbox.LoadConfig(paths.Config)
+	config, err := sandbox.LoadConfigs(s.paths.Config, opts.config)
 	if err != nil {
 		return nil, err
 	}
-	runtime, err := findRuntime(ctx, paths, config, opts.runc.BinaryName)
+	runtime, err := findRuntime(ctx, s.paths, config, opts.runc.BinaryName)
 	if err != nil {
 		return nil, err
 	}
-	sb, err := sandbox.Prepare(ctx, paths, sandbox.Request{
+	sb, err := sandbox.Prepare(ctx, s.paths, sandbox.Request{
 		Namespace: namespace, Container: r.ID, Bundle: r.Bundle, Runtime: runtime, Limits: config.Limits,
 		Seccomp: defaultSeccomp(), Start: startChild,
 	})
@@ -149,8 +148,8 @@ func findRuntime(ctx context.Context, p sandbox.Paths, c sandbox.Config, binary 
 	if err != nil || r.Warning == "" {
 		return r, err
 	}
-	if c.RequireFixedRuntime {
-		return r, &spec.RefusedError{Path: p.Config + ": require_fixed_runtime", Reason: r.Warning}
+	if c.FixedRuntimeFor != "" {
+		return r, &spec.RefusedError{Path: c.FixedRuntimeFor + ": require_fixed_runtime", Reason: r.Warning}
 	}
 	log.G(ctx).WithField("path", r.Path).Warn(r.Warning)
 	return r, nil
@@ -219,6 +218,9 @@ func (s *service) Exec(ctx context.Context, r *taskapi.ExecProcessRequest) (*emp
 	c, err := s.get(r.ID)
 	if err != nil {
 		return nil, toGRPC(err)
+	}
+	if err := checkStdio(r.Stdin, r.Stdout, r.Stderr); err != nil {
+		return nil, toGRPC(fmt.Errorf("cofferdam: exec: %w", err))
 	}
 	if r.Spec, err = rewriteExec(r.Spec, c.sandbox.Spec); err != nil {
 		return nil, toGRPC(fmt.Errorf("cofferdam: exec: %w", err))

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,8 +21,9 @@ import (
 type Config struct {
 	// Runtime is the OCI runtime: a name looked up in PATH, or an absolute path. Empty means runc.
 	Runtime string
-	// RequireFixedRuntime refuses every container while the OCI runtime is older than the fixes that Cofferdam knows of.
-	RequireFixedRuntime bool
+	// FixedRuntimeFor is the file that wants every container refused while the OCI runtime is older than the fixes that Cofferdam knows
+	// of (require_fixed_runtime); empty: none does.
+	FixedRuntimeFor string
 	// Limits is the most that any sandbox gets; zero fields mean spec.DefaultLimits.
 	Limits spec.Limits
 }
@@ -58,7 +60,10 @@ func LoadConfig(path string) (Config, error) {
 	if f.Version != 1 {
 		return Config{}, fmt.Errorf("%s: version: is %d, want 1", path, f.Version)
 	}
-	c := Config{Runtime: f.Runtime, RequireFixedRuntime: f.RequireFixedRuntime}
+	c := Config{Runtime: f.Runtime}
+	if f.RequireFixedRuntime {
+		c.FixedRuntimeFor = path
+	}
 	if strings.ContainsRune(f.Runtime, '/') && !filepath.IsAbs(f.Runtime) {
 		return Config{}, fmt.Errorf("%s: runtime: %q is neither a name nor an absolute path", path, f.Runtime)
 	}
@@ -74,6 +79,33 @@ func LoadConfig(path string) (Config, error) {
 		return Config{}, fmt.Errorf("%s: limits: pids and cpus are numbers above zero", path)
 	}
 	c.Limits.Pids, c.Limits.CPUs = f.Limits.Pids, f.Limits.CPUs
+	return c, nil
+}
+
+// LoadConfigs reads the administrator's configuration and, unless named is empty, the file that an engine names for one container. That one
+// must exist, and it can only narrow: the lower limits count, and a fixed runtime is required if either says so.
+func LoadConfigs(path, named string) (Config, error) {
+	c, err := LoadConfig(path)
+	if err != nil || named == "" {
+		return c, err
+	}
+	if _, err := os.Stat(named); err != nil {
+		return Config{}, err
+	}
+	n, err := LoadConfig(named)
+	if err != nil {
+		return Config{}, err
+	}
+	if n.Runtime != "" {
+		c.Runtime = n.Runtime
+	}
+	c.FixedRuntimeFor = cmp.Or(c.FixedRuntimeFor, n.FixedRuntimeFor)
+	ceiling, narrow := c.Limits.OrDefault(), n.Limits.OrDefault()
+	c.Limits = spec.Limits{
+		MemoryBytes: min(ceiling.MemoryBytes, narrow.MemoryBytes),
+		Pids:        min(ceiling.Pids, narrow.Pids),
+		CPUs:        min(ceiling.CPUs, narrow.CPUs),
+	}
 	return c, nil
 }
 

@@ -19,7 +19,7 @@ func TestLoadConfig(t *testing.T) {
 	}{
 		{
 			"all keys", "version: 1\nruntime: crun\nrequire_fixed_runtime: true\nlimits: {memory: 2GiB, pids: 99, cpus: 1.5}\n",
-			Config{Runtime: "crun", RequireFixedRuntime: true, Limits: spec.Limits{MemoryBytes: 2 << 30, Pids: 99, CPUs: 1.5}},
+			Config{Runtime: "crun", FixedRuntimeFor: "config.yaml", Limits: spec.Limits{MemoryBytes: 2 << 30, Pids: 99, CPUs: 1.5}},
 			"",
 		},
 		{"nothing but the version", "version: 1\n", Config{}, ""},
@@ -49,6 +49,9 @@ func TestLoadConfig(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if tt.want.FixedRuntimeFor != "" {
+				tt.want.FixedRuntimeFor = path
+			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -57,6 +60,29 @@ func TestLoadConfig(t *testing.T) {
 	t.Run("a missing file is the zero configuration", func(t *testing.T) {
 		if c, err := LoadConfig(filepath.Join(t.TempDir(), "none.yaml")); err != nil || c != (Config{}) {
 			t.Errorf("%+v, %v", c, err)
+		}
+	})
+	t.Run("a named file narrows and must exist", func(t *testing.T) {
+		dir := t.TempDir()
+		ours, named := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "named.yaml")
+		for path, text := range map[string]string{
+			ours:  "version: 1\nrequire_fixed_runtime: true\nlimits: {pids: 100, cpus: 1}\n",
+			named: "version: 1\nruntime: crun\nlimits: {memory: 1GiB, pids: 500, cpus: 0.5}\n",
+		} {
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := LoadConfigs(ours, named)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Config{Runtime: "crun", FixedRuntimeFor: ours, Limits: spec.Limits{MemoryBytes: 1 << 30, Pids: 100, CPUs: 0.5}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		if _, err := LoadConfigs(ours, filepath.Join(dir, "none.yaml")); err == nil {
+			t.Error("a named file that does not exist must be an error")
 		}
 	})
 	t.Run("a file that others can write is refused", func(t *testing.T) {
@@ -93,7 +119,10 @@ func TestHomesArePeoplesHomes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"/root", link, real}, got); diff != "" {
+	if diff := cmp.Diff([]string{"/root", link}, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{link, "/none", real}, withTargets([]string{link, "/none"})); diff != "" {
 		t.Error(diff)
 	}
 }

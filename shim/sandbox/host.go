@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,16 +47,34 @@ func hostFacts(p Paths, bundle, resolvConf string) (spec.Host, error) {
 	if err != nil {
 		return spec.Host{}, err
 	}
+	// People whom no passwd(5) lists (LDAP, systemd-homed) have their homes in the usual place.
+	if more, err := filepath.Glob("/home/*"); err == nil {
+		homes = append(homes, more...)
+	}
 	for _, home := range homes {
 		h.Protected = append(h.Protected, home)
 		for _, d := range credentialDirs {
 			h.Trees = append(h.Trees, filepath.Join(home, d))
 		}
 	}
+	for _, list := range []*[]string{&h.Protected, &h.Trees, &h.EngineDirs} {
+		*list = withTargets(*list)
+	}
 	return h, nil
 }
 
-// homes returns the home directories of people, as written and with symlinks resolved.
+// withTargets adds to each path what it is a symbolic link to, or leads through: /var/lib/docker is often on another disk.
+func withTargets(paths []string) []string {
+	out := slices.Clone(paths)
+	for _, p := range paths {
+		if real, err := filepath.EvalSymlinks(p); err == nil && real != p {
+			out = append(out, real)
+		}
+	}
+	return out
+}
+
+// homes returns the home directories of people, as written.
 func homes(passwd string) ([]string, error) {
 	f, err := os.Open(passwd)
 	if err != nil {
@@ -73,11 +92,7 @@ func homes(passwd string) ([]string, error) {
 		if err != nil || uid != 0 && uid < 1000 {
 			continue
 		}
-		home := filepath.Clean(field[5])
-		out = append(out, home)
-		if real, err := filepath.EvalSymlinks(home); err == nil && real != home {
-			out = append(out, real)
-		}
+		out = append(out, filepath.Clean(field[5]))
 	}
 	return out, sc.Err()
 }

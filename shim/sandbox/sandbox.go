@@ -136,6 +136,10 @@ func describe(id string, r Request, host spec.Host) (_ plan, err error) {
 	if pl.sources, err = openSources(pl.sandbox.Files, host); err != nil {
 		return plan{}, err
 	}
+	if err := pl.sources.openRoot(original, host); err != nil {
+		pl.sources.Close()
+		return plan{}, err
+	}
 	pl.sandbox.Files = pl.sources.rules
 	if pl.spec, pl.changes, err = spec.Rewrite(original, pl.sandbox, host); err != nil {
 		pl.sources.Close()
@@ -193,12 +197,13 @@ func (s *Sandbox) claim() error {
 	} else if err != nil {
 		return err
 	}
-	s.undo.add("state", func() error { return os.RemoveAll(p.dir(s.ID)) })
 	lock, err := lockFile(p.lock(s.ID), unix.LOCK_EX|unix.LOCK_NB)
 	if err != nil {
-		return errors.Join(err, s.undo.run())
+		return errors.Join(err, os.RemoveAll(p.dir(s.ID)))
 	}
+	// The lock goes last: a folder without an owner is anybody's to remove, and the next sandbox may have the same ID.
 	s.undo.add("lock", lock.Close)
+	s.undo.add("state", func() error { return os.RemoveAll(p.dir(s.ID)) })
 	if err := s.state.save(p); err != nil {
 		return errors.Join(err, s.undo.run())
 	}

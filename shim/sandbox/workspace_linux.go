@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/spec"
@@ -19,6 +20,7 @@ import (
 type sources struct {
 	files []*os.File
 	rules []spec.FileRule
+	root  *os.File // the root file system, if it is a folder that the engine did not make (ctr run --rootfs)
 }
 
 // openSources resolves the Source of every file rule, opens it without following a symlink and checks it. It returns the rules with
@@ -38,34 +40,69 @@ func openSources(rules []spec.FileRule, h spec.Host) (_ *sources, err error) {
 		if err := spec.CheckWorkspace(real, h); err != nil {
 			return nil, err
 		}
-		fd, err := unix.Openat2(unix.AT_FDCWD, real, &unix.OpenHow{
-			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-		})
+		f, err := openFolder(real)
 		if errors.Is(err, unix.ENOTDIR) {
 			return nil, &spec.RefusedError{Path: "workspace " + r.Source, Reason: "not a folder"}
 		}
 		if err != nil {
-			return nil, &os.PathError{Op: "open workspace", Path: real, Err: err}
+			return nil, fmt.Errorf("workspace: %w", err)
 		}
 		r.Source = real
-		s.files = append(s.files, os.NewFile(uintptr(fd), real))
+		s.files = append(s.files, f)
 		s.rules = append(s.rules, r)
 	}
 	return s, nil
 }
 
+// openFolder opens a folder of the host through no symbolic link.
+func openFolder(path string) (*os.File, error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openRoot holds a root file system that lies outside of the bundle, as if it were a workspace: its path is checked by package spec as
+// text, so it must be what it says.
+func (s *sources) openRoot(original *specs.Spec, h spec.Host) (err error) {
+	if original.Root == nil || original.Root.Path == "rootfs" || original.Root.Path == filepath.Join(h.Bundle, "rootfs") {
+		return nil
+	}
+	s.root, err = openFolder(original.Root.Path)
+	if errors.Is(err, unix.ELOOP) {
+		return &spec.RefusedError{Path: "root.path " + original.Root.Path, Reason: "leads through a symbolic link"}
+	}
+	if err != nil {
+		return fmt.Errorf("root.path: %w", err)
+	}
+	return nil
+}
+
 // verify compares what the runtime mounted in the container of process pid with what was checked. It must run after the container
 // was created and before it is started.
 func (s *sources) verify(pid int) error {
-	if len(s.files) == 0 {
+	if len(s.files) == 0 && s.root == nil {
 		return nil
 	}
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open root of process %d: %w", pid, err)
 	}
-	defer unix.Close(root)
+	inside := os.NewFile(uintptr(root), "/")
+	defer inside.Close()
+	if s.root != nil {
+		same, err := sameFile(inside, s.root)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return &spec.RefusedError{Path: "root.path " + s.root.Name(), Reason: "was replaced while the container was being created"}
+		}
+	}
 	for i, r := range s.rules {
 		fd, err := unix.Openat2(root, r.Path, &unix.OpenHow{
 			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
@@ -107,5 +144,8 @@ func (s *sources) Close() {
 	for _, f := range s.files {
 		f.Close()
 	}
-	s.files, s.rules = nil, nil
+	if s.root != nil {
+		s.root.Close()
+	}
+	s.files, s.rules, s.root = nil, nil, nil
 }
