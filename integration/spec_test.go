@@ -174,6 +174,8 @@ func TestWhatCannotBeMadeSafeIsRefused(t *testing.T) {
 			{"a workspace that is a link to a home's keys", ctrd.Container{Workspace: link("/root")}, []string{"workspace", "/root", "protected"}},
 			{"a workspace that is a socket", ctrd.Container{Workspace: socket}, []string{"workspace", "not a folder"}},
 			{"a workspace that is not there", ctrd.Container{Workspace: filepath.Join(filepath.Dir(socket), "none")}, []string{"workspace", "no such file"}},
+			{"a link as root file system", ctrd.Container{Image: link("/etc"), Flags: []string{"--rootfs"}}, []string{"root.path", "symbolic link"}},
+			{"a log file that root would open", ctrd.Container{Flags: []string{"-d", "--log-uri", "file://" + filepath.Join(Workspace(t), "agent.log")}}, []string{"stdio", "fifos"}},
 			{"the host as root file system", ctrd.Container{Image: "/", Flags: []string{"--rootfs"}}, []string{"root.path", "the whole host"}},
 			{"an unknown annotation", ctrd.Container{Annotations: map[string]string{"cofferdam.dev/polcy": "x"}}, []string{"annotations[cofferdam.dev/polcy]", "cofferdam.dev/policy"}},
 			{"an unknown policy", ctrd.Container{Policy: "no-such-policy"}, []string{`policy "no-such-policy"`, policyDir + "no-such-policy.yaml"}},
