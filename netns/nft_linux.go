@@ -77,7 +77,7 @@ var (
 	}
 )
 
-func ptr[T any](v T) *T { return &v }
+func ptr[T any](v T) *T { return new(v) }
 
 // exprs is the rule in the kernel's terms: the same that nft(8) compiles the
 // rule's text to, so that nft lists it as that text again.

@@ -154,7 +154,7 @@ func parseQuery(message []byte) (q query, ok bool, err error) {
 	if q.question, err = p.Question(); err != nil {
 		return q, true, err
 	}
-	if _, err = p.Question(); err != dnsmessage.ErrSectionDone {
+	if _, err = p.Question(); !errors.Is(err, dnsmessage.ErrSectionDone) {
 		return q, true, errors.New("more than one question")
 	}
 	if err = p.SkipAllAnswers(); err != nil {
@@ -165,7 +165,7 @@ func parseQuery(message []byte) (q query, ok bool, err error) {
 	}
 	for {
 		h, err := p.AdditionalHeader()
-		if err == dnsmessage.ErrSectionDone {
+		if errors.Is(err, dnsmessage.ErrSectionDone) {
 			return q, true, nil
 		}
 		if err != nil {

@@ -137,7 +137,7 @@ func (r *relay) half(dst, src *net.TCPConn, count *atomic.Int64) error {
 		r.touch()
 		count.Add(int64(n))
 		total += int64(n)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return dst.CloseWrite()
 		}
 		if err != nil {
@@ -166,7 +166,7 @@ func (r *relay) splice(dst, src *net.TCPConn, count *atomic.Int64) error {
 		n, err := io.CopyN(dst, src, spliceChunk)
 		r.touch()
 		count.Add(n)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -26,8 +26,7 @@ func checkFiles(p *pass) (map[string]FileRule, error) {
 			return nil, refused(at, "unknown access %v", f.Access)
 		}
 		err := CheckWorkspace(f.Source, p.host)
-		var r *RefusedError
-		if errors.As(err, &r) {
+		if r, ok := errors.AsType[*RefusedError](err); ok {
 			return nil, refused(at, "source %s: %s", f.Source, r.Reason)
 		}
 		if err != nil {

@@ -114,7 +114,7 @@ func memory(in *specs.LinuxMemory, bound int64, complete bool, r *recorder) *spe
 	if in.DisableOOMKiller != nil && *in.DisableOOMKiller {
 		r.dropped(at+"disableOOMKiller", "", "a sandbox that hangs at its limit holds on to the host's memory")
 	}
-	if in.Kernel != nil || in.KernelTCP != nil {
+	if in.Kernel != nil || in.KernelTCP != nil { //nolint:staticcheck // deprecated, and therefore dropped
 		r.dropped(at+"kernel, "+at+"kernelTCP", "", "runtimes ignore them; the memory limit counts the kernel's part")
 	}
 	return out

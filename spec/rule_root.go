@@ -13,8 +13,7 @@ func ruleRoot(p *pass) error {
 	root := p.in.Root
 	if root.Path != "rootfs" && root.Path != path.Join(p.host.Bundle, "rootfs") {
 		err := CheckWorkspace(root.Path, p.host)
-		var r *RefusedError
-		if errors.As(err, &r) {
+		if r, ok := errors.AsType[*RefusedError](err); ok {
 			return refused("root.path", "%s: %s", root.Path, r.Reason)
 		}
 		if err != nil {

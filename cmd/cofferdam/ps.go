@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -74,15 +75,12 @@ func proxyStatus(st *sandbox.State) string {
 }
 
 func workspaces(sb spec.Sandbox) string {
-	text := ""
-	for i, f := range sb.Files {
-		if i > 0 {
-			text += ", "
-		}
-		text += fmt.Sprintf("%s (%s)", f.Source, f.Access)
-	}
-	if text == "" {
+	if len(sb.Files) == 0 {
 		return "(none)"
 	}
-	return text
+	var texts []string
+	for _, f := range sb.Files {
+		texts = append(texts, fmt.Sprintf("%s (%s)", f.Source, f.Access))
+	}
+	return strings.Join(texts, ", ")
 }

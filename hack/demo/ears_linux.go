@@ -62,7 +62,7 @@ func listen(ctx context.Context) (e *ears, err error) {
 		e.mu.Unlock()
 		fmt.Fprintf(w, "%s web server\n", outcome.Marker)
 	})}
-	go e.http.Serve(web) //nolint:errcheck // ends with close
+	go e.http.Serve(web) // ends with close
 
 	if e.tcp, err = net.Listen("tcp", ":0"); err != nil {
 		return e, err

@@ -67,7 +67,11 @@ func Agent(name, busybox string, extra ...File) (Image, error) {
 		{Path: "/home/agent", Dir: true, UID: 1000, GID: 1000},
 		{Path: "/tmp", Dir: true, Mode: 0o1777},
 		{Path: "/workspace", Dir: true},
-		{Path: "/dev", Dir: true}, {Path: "/proc", Dir: true}, {Path: "/sys", Dir: true}, {Path: "/run", Dir: true}, {Path: "/var/tmp", Dir: true, Mode: 0o1777},
+		{Path: "/dev", Dir: true},
+		{Path: "/proc", Dir: true},
+		{Path: "/sys", Dir: true},
+		{Path: "/run", Dir: true},
+		{Path: "/var/tmp", Dir: true, Mode: 0o1777},
 	}
 	for applet := range strings.FieldsSeq(string(list)) {
 		if applet != "busybox" {

@@ -158,7 +158,8 @@ func freebind(c *net.UDPConn) error {
 
 // serveUDP ends when the socket is closed.
 func serveUDP(port int, reply func(src, dst netip.AddrPort, msg []byte) []byte,
-	read func([]byte) (int, net.IP, net.Addr, error), write func(msg []byte, from net.IP, to net.Addr)) {
+	read func([]byte) (int, net.IP, net.Addr, error), write func(msg []byte, from net.IP, to net.Addr),
+) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, dst, src, err := read(buf)

@@ -125,9 +125,9 @@ func startKeeper(dir string) (stop func() error, err error) {
 // keep waits until the program has ended and removes what it leaves on the host.
 func keep(dir string) {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	io.Copy(io.Discard, os.Stdin) //nolint:errcheck // whatever ends it: there is nobody left to write
+	io.Copy(io.Discard, os.Stdin) // whatever ends it: there is nobody left to write
 	removeCgroups(filepath.Base(dir))
-	os.RemoveAll(dir) //nolint:errcheck // nobody would read it
+	os.RemoveAll(dir) // nobody would read it
 }
 
 // run starts cmd with the caller's stdio, forwards signals, and returns its exit code. The child dies with the caller. reap, when not nil,
@@ -144,7 +144,7 @@ func run(cmd *exec.Cmd, flags uintptr, reap func(pid int) (syscall.WaitStatus, e
 	}
 	go func() { // ends with the process, which ends after the child
 		for s := range signals {
-			cmd.Process.Signal(s) //nolint:errcheck // it may have ended
+			cmd.Process.Signal(s) // it may have ended
 		}
 	}()
 	if reap == nil {
@@ -241,7 +241,7 @@ func removeDead(prefix string) {
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			removeCgroups(filepath.Base(dir))
-			os.RemoveAll(dir) //nolint:errcheck // the next run tries again
+			os.RemoveAll(dir) // the next run tries again
 		}
 		f.Close()
 	}
@@ -252,7 +252,7 @@ func removeCgroups(run string) {
 	for deadline := time.Now().Add(5 * time.Second); ; <-time.After(time.Millisecond) { // polled: nobody tells when a foreign process ends
 		left := Cgroups(run)
 		for _, dir := range left {
-			os.Remove(dir) //nolint:errcheck // it is looked for again
+			os.Remove(dir) // it is looked for again
 		}
 		if len(left) == 0 || time.Now().After(deadline) {
 			return
@@ -267,7 +267,7 @@ func Cgroups(prefix string) []string {
 		tops, _ := filepath.Glob(pattern + prefix + "*")
 		for _, top := range tops {
 			var below []string
-			filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error { //nolint:errcheck // it never returns one
+			filepath.WalkDir(top, func(p string, d os.DirEntry, err error) error { // it never returns one
 				if err == nil && d.IsDir() {
 					below = append(below, p)
 				}

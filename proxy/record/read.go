@@ -26,9 +26,9 @@ func Read(r io.Reader) iter.Seq2[Record, error] {
 				_, err = in.ReadSlice('\n')
 			}
 			switch {
-			case err == io.EOF && !tooLong:
+			case errors.Is(err, io.EOF) && !tooLong:
 				return // nothing, or a torn line
-			case err != nil && err != io.EOF:
+			case err != nil && !errors.Is(err, io.EOF):
 				yield(Record{}, fmt.Errorf("read records: %w", err))
 				return
 			}
