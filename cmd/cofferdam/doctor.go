@@ -217,10 +217,7 @@ func checkContainerd(ctx context.Context) []finding {
 	return ok("%s", strings.TrimSpace(string(out)))
 }
 
-const (
-	shimBinary  = "containerd-shim-cofferdam-v1"
-	proxyBinary = "cofferdam-proxy"
-)
+const shimBinary = "containerd-shim-cofferdam-v1"
 
 func checkShim(context.Context) []finding {
 	path, err := exec.LookPath(shimBinary)
@@ -230,7 +227,7 @@ func checkShim(context.Context) []finding {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return fail("make install", "%v", err)
 	}
-	proxy := filepath.Join(filepath.Dir(path), proxyBinary)
+	proxy := filepath.Join(filepath.Dir(path), sandbox.ProxyBinary)
 	if _, err := os.Stat(proxy); err != nil {
 		return fail("make install", "%v", err)
 	}

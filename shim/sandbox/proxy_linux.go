@@ -16,8 +16,8 @@ import (
 	"cofferdam.dev/cofferdam/proxy/process"
 )
 
-// proxyBinary is the name of the proxy; it is installed beside the binary that starts it.
-const proxyBinary = "cofferdam-proxy"
+// ProxyBinary is the name of the proxy; it is installed beside the binary that starts it.
+const ProxyBinary = "cofferdam-proxy"
 
 // The proxies' users: one number per sandbox, so that a proxy that was taken over cannot even signal another one. The range is one
 // that neither people nor the usual subordinate ranges use (systemd's UIDS-GIDS document leaves it unassigned), and needs no entry in
@@ -37,14 +37,14 @@ func proxyUID(id string) uint32 {
 func findProxy() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("find %s: %w", proxyBinary, err)
+		return "", fmt.Errorf("find %s: %w", ProxyBinary, err)
 	}
 	if self, err = filepath.EvalSymlinks(self); err != nil {
-		return "", fmt.Errorf("find %s: %w", proxyBinary, err)
+		return "", fmt.Errorf("find %s: %w", ProxyBinary, err)
 	}
-	path := filepath.Join(filepath.Dir(self), proxyBinary)
+	path := filepath.Join(filepath.Dir(self), ProxyBinary)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("find %s: %w", proxyBinary, err)
+		return "", fmt.Errorf("find %s: %w", ProxyBinary, err)
 	}
 	return path, trusted(path)
 }
