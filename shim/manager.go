@@ -24,13 +24,11 @@ import (
 	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
 	"github.com/moby/sys/mountinfo"
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"cofferdam.dev/cofferdam/shim/sandbox"
-	"cofferdam.dev/cofferdam/spec"
 )
 
 // Name is the containerd runtime that this shim is.
@@ -50,36 +48,7 @@ func Run(ctx context.Context) {
 	if handled {
 		return
 	}
-	if f.action == "" { // the shim process itself
-		go warm() // ends on its own
-	}
 	cshim.RunShim(ctx, m)
-}
-
-// warm makes encoding/json learn the types of a spec, which takes milliseconds, while containerd's code still sets the process up: the
-// first Create waits for neither.
-func warm() {
-	weight, flag := uint64(1), false
-	b, err := json.Marshal(&specs.Spec{
-		Process:     &specs.Process{Capabilities: &specs.LinuxCapabilities{}, Rlimits: []specs.POSIXRlimit{{}}},
-		Root:        &specs.Root{},
-		Mounts:      []specs.Mount{{Options: []string{"ro"}}},
-		Annotations: map[string]string{"": ""},
-		Linux: &specs.Linux{
-			Namespaces: []specs.LinuxNamespace{{}},
-			Seccomp:    defaultSeccomp(),
-			Resources: &specs.LinuxResources{
-				Devices: []specs.LinuxDeviceCgroup{{}}, CPU: &specs.LinuxCPU{Shares: &weight}, Memory: &specs.LinuxMemory{DisableOOMKiller: &flag},
-				Pids: &specs.LinuxPids{},
-			},
-		},
-	})
-	if err == nil {
-		_, err = spec.Decode(bytes.NewReader(b))
-	}
-	if err != nil {
-		log.L.WithError(err).Error("warm up") // a bug: the result is not used
-	}
 }
 
 // start serves the action "start" of an engine that speaks the old protocol; it leaves everything else to containerd's own code.

@@ -12,7 +12,6 @@ import (
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	tasktypes "github.com/containerd/containerd/api/types/task"
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/sys/reaper"
 	"github.com/containerd/errdefs"
@@ -102,7 +101,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	}
 	sb, err := sandbox.Prepare(ctx, s.paths, sandbox.Request{
 		Namespace: namespace, Container: r.ID, Bundle: r.Bundle, Runtime: runtime, Limits: config.Limits,
-		Seccomp: defaultSeccomp(), Start: startChild,
+		Start: startChild,
 	})
 	if err != nil {
 		return nil, err
@@ -153,15 +152,6 @@ func findRuntime(ctx context.Context, p sandbox.Paths, c sandbox.Config, binary 
 	}
 	log.G(ctx).WithField("path", r.Path).Warn(r.Warning)
 	return r, nil
-}
-
-// defaultSeccomp returns containerd's default profile for a process with the capabilities that a sandbox can have at most.
-func defaultSeccomp() *specs.LinuxSeccomp {
-	caps := spec.AllowedCapabilities()
-	return seccomp.DefaultProfile(&specs.Spec{
-		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}},
-		Linux:   &specs.Linux{},
-	})
 }
 
 // startChild starts a process that the shim's own wait4(-1) reaps.

@@ -1,13 +1,10 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Host holds the facts about this host that the rules need. It is plain data that the caller gathers. Every path is
@@ -24,8 +21,8 @@ type Host struct {
 	// EngineDirs are the folders in which engines keep the /etc/hosts and /etc/hostname that they generate per container.
 	// No workspace may be or contain one, and of what they hold only volumes may be a workspace.
 	EngineDirs []string
-	// Seccomp is containerd's default profile for [AllowedCapabilities]; the seccomp rule tightens it. Nil is an error.
-	Seccomp *specs.LinuxSeccomp
+	// Arch is the architecture that containers run on, as Go names it (GOARCH); see [Seccomp].
+	Arch string
 }
 
 // DefaultProtected returns the static part of Host.Protected: folders that hold what belongs to everybody on the host. The
@@ -133,9 +130,6 @@ func (h Host) check() error {
 				return fmt.Errorf("host %s %q: %s", f.name, p, reason)
 			}
 		}
-	}
-	if h.Seccomp == nil {
-		return errors.New("host seccomp profile is missing")
 	}
 	return nil
 }

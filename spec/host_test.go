@@ -55,7 +55,6 @@ func TestIncompleteHostIsAnError(t *testing.T) {
 		"without a bundle":           func(h *spec.Host) { h.Bundle = "" },
 		"without a resolv.conf":      func(h *spec.Host) { h.ResolvConf = "" },
 		"with a relative bundle":     func(h *spec.Host) { h.Bundle = "x" },
-		"without a seccomp profile":  func(h *spec.Host) { h.Seccomp = nil },
 		"with a relative protected":  func(h *spec.Host) { h.Protected = []string{"home"} },
 		"with an empty tree":         func(h *spec.Host) { h.Trees = []string{""} },
 		"with an unclean engine dir": func(h *spec.Host) { h.EngineDirs = []string{"/var/lib/../etc"} },

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +43,7 @@ func hostFacts(p Paths, bundle, resolvConf string) (spec.Host, error) {
 		Protected:  append(spec.DefaultProtected(), controlSockets...),
 		Trees:      append(spec.DefaultTrees(), p.State, p.Pins, p.Logs, filepath.Dir(p.Config), filepath.Dir(p.Policies)),
 		EngineDirs: engineDirs,
+		Arch:       runtime.GOARCH,
 	}
 	homes, err := homes("/etc/passwd")
 	if err != nil {

@@ -27,7 +27,6 @@ type Request struct {
 	Bundle    string // absolute path of the OCI bundle; its config.json is rewritten in place
 	Runtime   Runtime
 	Limits    spec.Limits
-	Seccomp   *specs.LinuxSeccomp // the default profile, which the rewriting tightens
 	Start     Starter
 }
 
@@ -56,20 +55,11 @@ type Sandbox struct {
 // listeners and to start the proxy, which goes on while the container is being created; Attach waits for it. Everything that can refuse
 // the container is decided before the first side effect, the state is on disk before that, and on error nothing is left.
 func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
-	id, err := ID(r.Namespace, r.Container)
-	if err != nil {
-		return nil, err
-	}
 	binary, err := findProxy()
 	if err != nil {
 		return nil, err
 	}
-	host, err := hostFacts(p, r.Bundle, p.resolvConf(id))
-	if err != nil {
-		return nil, err
-	}
-	host.Seccomp = r.Seccomp
-	plan, err := describe(id, r, host)
+	plan, err := describe(p, r)
 	if err != nil {
 		return nil, err
 	}
@@ -78,17 +68,9 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 			plan.sources.Close()
 		}
 	}()
-	rules, polState, err := loadPolicy(p, plan.sandbox.Network.Policy)
-	if err != nil {
-		return nil, err
-	}
-
 	s := &Sandbox{
-		ID: id, Spec: plan.sandbox, CgroupsPath: plan.spec.Linux.CgroupsPath, paths: p, sources: plan.sources,
-		networked: make(chan struct{}), state: State{
-			ID: id, Namespace: r.Namespace, Container: r.Container, Bundle: r.Bundle, Created: time.Now(), Phase: Creating,
-			Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: plan.sandbox, Changes: plan.changes, Policy: polState,
-		},
+		ID: plan.state.ID, Spec: plan.state.Sandbox, CgroupsPath: plan.spec.Linux.CgroupsPath, paths: p, sources: plan.sources,
+		networked: make(chan struct{}), state: plan.state,
 	}
 	if err := s.claim(); err != nil {
 		return nil, err
@@ -99,7 +81,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := os.WriteFile(p.resolvConf(id), []byte(ResolvConf), 0o644); err != nil {
+	if err := os.WriteFile(p.resolvConf(s.ID), []byte(ResolvConf), 0o644); err != nil {
 		return nil, fmt.Errorf("make resolv.conf: %w", err)
 	}
 	if err := spec.WriteBundle(r.Bundle, plan.spec); err != nil {
@@ -107,7 +89,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	}
 	go func() { // ends on its own, with the network or an error
 		defer close(s.networked)
-		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r, binary, rules)
+		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r.Start, binary, plan.rules)
 	}()
 	return s, nil
 }
@@ -117,35 +99,55 @@ var ResolvConf = "nameserver " + netns.GateIP.String() + "\noptions ndots:1 time
 
 // plan is what a bundle becomes; making it changes nothing on the host.
 type plan struct {
-	sandbox spec.Sandbox
+	state   State
 	spec    *specs.Spec
-	changes []spec.Change
+	rules   []byte // the policy's text
 	sources *sources
 }
 
-func describe(id string, r Request, host spec.Host) (_ plan, err error) {
+func describe(p Paths, r Request) (_ plan, err error) {
+	id, err := ID(r.Namespace, r.Container)
+	if err != nil {
+		return plan{}, err
+	}
+	host, err := hostFacts(p, r.Bundle, p.resolvConf(id))
+	if err != nil {
+		return plan{}, err
+	}
 	original, err := spec.ReadBundle(r.Bundle)
 	if err != nil {
 		return plan{}, err
 	}
-	pl := plan{}
-	if pl.sandbox, err = spec.Describe(original, id); err != nil {
+	sb, err := spec.Describe(original, id)
+	if err != nil {
 		return plan{}, err
 	}
-	pl.sandbox.Limits = r.Limits
-	if pl.sources, err = openSources(pl.sandbox.Files, host); err != nil {
+	sb.Limits = r.Limits
+	sources, err := openSources(sb.Files, host)
+	if err != nil {
 		return plan{}, err
 	}
-	if err := pl.sources.openRoot(original, host); err != nil {
-		pl.sources.Close()
+	defer func() {
+		if err != nil {
+			sources.Close()
+		}
+	}()
+	if err := sources.openRoot(original, host); err != nil {
 		return plan{}, err
 	}
-	pl.sandbox.Files = pl.sources.rules
-	if pl.spec, pl.changes, err = spec.Rewrite(original, pl.sandbox, host); err != nil {
-		pl.sources.Close()
+	sb.Files = sources.rules
+	rewritten, changes, err := spec.Rewrite(original, sb, host)
+	if err != nil {
 		return plan{}, err
 	}
-	return pl, nil
+	rules, pol, err := loadPolicy(p, sb.Network.Policy)
+	if err != nil {
+		return plan{}, err
+	}
+	return plan{spec: rewritten, rules: rules, sources: sources, state: State{
+		ID: id, Namespace: r.Namespace, Container: r.Container, Bundle: r.Bundle, Created: time.Now(), Phase: Creating,
+		Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: sb, Changes: changes, Policy: pol,
+	}}, nil
 }
 
 // loadPolicy reads the named policy; no name is the policy that denies everything.
@@ -208,7 +210,7 @@ func (s *Sandbox) claim() error {
 }
 
 // makeNetwork makes GATE, its listeners and the proxy that serves them.
-func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, rules []byte) (err error) {
+func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string, rules []byte) (err error) {
 	p := s.paths
 	s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) })
 	if s.gate, err = netns.Setup(ctx, p.Pins, s.ID); err != nil {
@@ -241,7 +243,7 @@ func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, rul
 		config: process.Config{Sandbox: s.ID, Policy: s.state.Policy.Name, PolicyYAML: rules},
 		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Log: logFile, Names: names},
 		uid:    proxyUID(s.ID),
-		start:  r.Start,
+		start:  start,
 		stderr: complaints,
 		notify: s.proxyChanged,
 	}
