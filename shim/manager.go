@@ -36,6 +36,7 @@ const Name = "io.containerd.cofferdam.v1"
 
 // Run is the shim's main function: it serves one invocation by containerd and exits the process on an error.
 func Run(ctx context.Context) {
+	hurry()
 	m := shimManager{Shim: manager.NewShimManager(Name), paths: sandbox.DefaultPaths()}
 	// A command line that does not parse is left to containerd's code, which parses again and says what is wrong.
 	f, _ := parseStartFlags(os.Args[1:])
@@ -86,6 +87,7 @@ type shimManager struct {
 // Stop removes what a dead shim left. containerd runs it in a process of its own and waits 5 seconds: the container goes first, by the
 // OCI runtime, and what the sandbox had is taken down even if that fails.
 func (m shimManager) Stop(ctx context.Context, id string) (cshim.StopStatus, error) {
+	hurry()
 	namespace, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
 		return cshim.StopStatus{}, err

@@ -23,6 +23,7 @@ func init() {
 }
 
 func initTask(ic *plugin.InitContext) (any, error) {
+	hurry() // again: containerd's code has set its own values
 	publisher, err := ic.GetByID(plugins.EventPlugin, "publisher")
 	if err != nil {
 		return nil, err

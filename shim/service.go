@@ -188,7 +188,12 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		return nil, err
 	}
 	c.sandbox.Started()
-	s.collect.Do(func() { go s.collectGarbage(context.WithoutCancel(ctx)) })
+	s.collect.Do(func() {
+		go func() { // ends on its own
+			settle()
+			s.collectGarbage(context.WithoutCancel(ctx))
+		}()
+	})
 	return resp, nil
 }
 
