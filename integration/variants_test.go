@@ -92,7 +92,8 @@ func TestAReadOnlyRoot(t *testing.T) {
 }
 
 // TestCrun names another OCI runtime in a configuration file. Debian's crun 1.8.1 does not get along with the second hierarchy of hybrid
-// cgroups, which is hidden for the time of the test: below a tmpfs, since crun makes folders there.
+// cgroups, which is hidden for the time of the test: below a tmpfs, since crun makes folders there. Nor does it know the spec's version
+// that containerd 2.x writes, which the rewriting lowers.
 func TestCrun(t *testing.T) {
 	Require(t, needShim)
 	const unified = "/sys/fs/cgroup/unified"
@@ -109,18 +110,6 @@ func TestCrun(t *testing.T) {
 	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
 		policy := Policy(t, onlyGood)
 		config := configFile(t, "version: 1\nruntime: crun\n")
-		if got := d.Run(t, ctrd.Container{Image: agentImage, Runtime: ctrd.Stock, Flags: []string{"--runc-binary", "crun"}, Args: []string{"true"}}); got.Code != 0 {
-			// crun 1.8.1 does not know the spec's version of containerd 2.x, whatever the shim; then ours must fail as cleanly.
-			if !strings.Contains(got.Stderr, "unknown version") {
-				t.Fatalf("control: %s", got)
-			}
-			before := lab.Take()
-			if got := d.Run(t, ctrd.Container{Image: agentImage, Runtime: ctrd.Cofferdam, Flags: []string{"--runtime-config-path", config}, Args: []string{"true"}}); got.Code == 0 || !strings.Contains(got.Stderr, "unknown version") {
-				t.Errorf("got %s", got)
-			}
-			lab.NoLeftovers(t, before, append(notOfASandbox, unified+"/")...)
-			return
-		}
 		for _, killed := range []bool{false, true} {
 			before, workspace := lab.Take(), Workspace(t)
 			box := Contained(t, d, policy, "--runtime-config-path", config, "--mount", "type=bind,src="+workspace+",dst=/workspace,options=rbind:rw")

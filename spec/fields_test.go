@@ -22,7 +22,7 @@ import (
 //	rewritten  judged         dropped    never in the result
 var specFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[specs.Spec](): {
-		"Version": "kept", "Process": "rewritten", "Root": "rewritten", "Hostname": "kept", "Domainname": "kept",
+		"Version": "rewritten", "Process": "rewritten", "Root": "rewritten", "Hostname": "kept", "Domainname": "kept",
 		"Mounts": "rewritten", "Hooks": "rewritten", "Annotations": "rewritten", "Linux": "rewritten", "Solaris": "refused",
 		"Windows": "refused", "VM": "refused", "ZOS": "refused", "FreeBSD": "refused",
 	},

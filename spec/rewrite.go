@@ -23,6 +23,7 @@ var rules = []struct {
 	run  func(*pass) error
 }{
 	{"refuse", ruleRefuse},
+	{"version", ruleVersion},
 	{"root", ruleRoot},
 	{"namespaces", ruleNamespaces},
 	{"mounts", ruleMounts},
@@ -59,7 +60,6 @@ func Rewrite(s *specs.Spec, sb Sandbox, h Host) (*specs.Spec, []Change, error) {
 		return nil, nil, err
 	}
 	p := &pass{in: in, sb: sb, host: h, out: &specs.Spec{
-		Version: in.Version,
 		// Names in a UTS namespace of the container's own.
 		Hostname:   in.Hostname,
 		Domainname: in.Domainname,
