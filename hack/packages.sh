@@ -5,7 +5,7 @@ set -euo pipefail
 
 # command:package, for what each use needs
 run_needs=(containerd:containerd ctr:containerd runc:runc busybox:busybox-static)
-test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc)
+test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc /usr/lib/cni/macvlan:containernetworking-plugins)
 
 case "${1:-}" in
 run) needs=("${run_needs[@]}") ;;

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -267,56 +265,5 @@ func TestADamagedGateHasNoPath(t *testing.T) {
 			eventually(t, "the proxy dies with its parent", func() bool { return !proxy.Alive() })
 			silent("and proxy and shim are dead")
 		})
-	})
-}
-
-// TestAnInterfaceOfTheEngineIsRefused has ctr call a CNI plugin, which it does between Create and Start of a task. The plugin gives the
-// container a link.
-func TestAnInterfaceOfTheEngineIsRefused(t *testing.T) {
-	Require(t, needShim)
-	a, _ := lab.Inside()
-	const config, plugins = "/etc/cni/net.d", "/opt/cni/bin" // ctr knows no others
-	if err := os.MkdirAll(config, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", "/opt", "tmpfs", 0, "mode=755"); err != nil {
-		t.Fatal("mount on /opt:", err)
-	}
-	t.Cleanup(func() { unix.Unmount("/opt", unix.MNT_DETACH) })
-	if err := os.MkdirAll(plugins, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	plugin := `#!/bin/sh
-case $CNI_COMMAND in
-ADD)
-	nsenter --net="$CNI_NETNS" ` + strconv.Quote(filepath.Join(a.Dir, "probe")) + ` link-add stranger >&2 || exit 1
-	echo '{"cniVersion":"0.4.0","interfaces":[{"name":"stranger","sandbox":"'$CNI_NETNS'"}],"ips":[{"version":"4","interface":0,"address":"10.9.8.7/24"}]}' ;;
-esac
-`
-	list := `{"cniVersion":"0.4.0","name":"lab","plugins":[{"type":"plug"}]}`
-	if err := errors.Join(
-		os.WriteFile(filepath.Join(plugins, "plug"), []byte(plugin), 0o755),
-		os.WriteFile(filepath.Join(config, "lab.conflist"), []byte(list), 0o644),
-	); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll("/etc/cni"); os.RemoveAll("/var/lib/cni") })
-	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
-		open := d.StartContainer(t, ctrd.Container{Image: agentImage, Runtime: ctrd.Stock, Flags: []string{"--cni"}})
-		if got := open.Probe(t, "addrs"); !strings.Contains(got.Detail, "stranger") {
-			t.Errorf("control: %s", got)
-		}
-		before, ws := lab.Take(), Workspace(t)
-		box, got := d.TryContainer(t, ctrd.Container{
-			Image: agentImage, Runtime: ctrd.Cofferdam, Workspace: ws, Flags: []string{"--cni"}, Args: []string{"touch", "/workspace/ran"},
-		})
-		if got.Code == 0 || !strings.Contains(got.Stderr, `not started: box has an extra interface "stranger`) {
-			t.Errorf("got %s", got)
-		}
-		box.Remove(t)
-		if files, _ := os.ReadDir(ws); len(files) > 0 {
-			t.Error("the command has run")
-		}
-		lab.NoLeftovers(t, before, notOfASandbox...)
 	})
 }

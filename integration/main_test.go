@@ -27,6 +27,7 @@ const (
 	needRoot  = "root"
 	needShim  = "shim"  // our binaries
 	needImage = "image" // agentImage
+	needCNI   = "cni"   // the reference plugins
 )
 
 func TestMain(m *testing.M) {
@@ -75,6 +76,9 @@ func prepare(a *lab.Artefacts) {
 		archive := filepath.Join(a.Dir, "agent.tar")
 		done(needImage, archive, makeImage(a.Dir, archive))
 	})
+	const plugins = "/usr/lib/cni" // of Debian's containernetworking-plugins
+	_, err := os.Stat(filepath.Join(plugins, "macvlan"))
+	done(needCNI, plugins, err)
 	wg.Wait()
 }
 

@@ -14,6 +14,9 @@ type Gate struct{}
 // Listeners stand in for those of Linux.
 type Listeners struct{ TCP, DNS *os.File }
 
+// Uplink stands in for the Uplink of Linux; nothing makes one.
+type Uplink struct{}
+
 // These report errors.ErrUnsupported.
 func (l Listeners) Close() error { return errors.ErrUnsupported }
 
@@ -28,3 +31,9 @@ func Open(dir, id string) (*Gate, error)                   { return nil, errors.
 func Teardown(dir, id string) error                        { return errors.ErrUnsupported }
 func List(dir string) ([]string, error)                    { return nil, errors.ErrUnsupported }
 func Do(ns *os.File, f func() error) error                 { return errors.ErrUnsupported }
+func NewUplink() (*Uplink, error)                          { return nil, errors.ErrUnsupported }
+func (u *Uplink) Thread() int                              { return 0 }
+func (u *Uplink) NS() *os.File                             { return nil }
+func (u *Uplink) Links() ([]string, error)                 { return nil, errors.ErrUnsupported }
+func (u *Uplink) Leave()                                   {}
+func (u *Uplink) Close() error                             { return errors.ErrUnsupported }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -40,7 +41,17 @@ type service struct {
 
 type container struct {
 	sandbox *sandbox.Sandbox
-	pid     int // of the first process
+	pid     atomic.Int64 // of the first process; 0 until it exists
+	started atomic.Bool  // Start has succeeded
+}
+
+// shownPid is the process that the engine is told of: until the container starts it is the one in whose network namespace the engine may
+// put interfaces, which is not the agent's.
+func (c *container) shownPid() uint32 {
+	if c.started.Load() {
+		return uint32(c.pid.Load())
+	}
+	return uint32(c.sandbox.Holder())
 }
 
 func newService(inner taskapi.TTRPCTaskService, p sandbox.Paths) *service {
@@ -75,7 +86,7 @@ func (s *service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	return resp, nil
 }
 
-func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*taskapi.CreateTaskResponse, error) {
+func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *taskapi.CreateTaskResponse, err error) {
 	ctx = log.WithLogger(ctx, log.G(ctx).WithField("container_id", r.ID))
 	if r.Checkpoint != "" {
 		return nil, &spec.RefusedError{Path: "checkpoint", Reason: "a restored process has not gone through the rules of this sandbox"}
@@ -111,16 +122,26 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 	if r.Options, err = typeurl.MarshalAnyToProto(opts.runc); err != nil {
 		return nil, errors.Join(err, sb.Close())
 	}
+	// From here on a Delete that comes early finds the sandbox; Attach then fails.
+	c := &container{sandbox: sb}
+	s.mu.Lock()
+	s.containers[r.ID] = c
+	s.mu.Unlock()
+	defer func() {
+		if err != nil {
+			s.take(r.ID)
+			err = errors.Join(err, sb.Close())
+		}
+	}()
 	resp, err := s.TTRPCTaskService.Create(ctx, r)
 	if err != nil {
-		return nil, errors.Join(err, sb.Close())
+		return nil, err
 	}
 	if err := sb.Attach(ctx, int(resp.Pid)); err != nil {
-		return nil, errors.Join(err, s.destroy(ctx, r.ID), sb.Close())
+		return nil, errors.Join(err, s.destroy(ctx, r.ID))
 	}
-	s.mu.Lock()
-	s.containers[r.ID] = &container{sandbox: sb, pid: int(resp.Pid)}
-	s.mu.Unlock()
+	c.pid.Store(int64(resp.Pid))
+	resp.Pid = c.shownPid()
 	return resp, nil
 }
 
@@ -180,13 +201,17 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	if r.ExecID != "" {
 		return s.TTRPCTaskService.Start(ctx, r)
 	}
-	if err := c.sandbox.Verify(c.pid); err != nil {
+	if err := c.sandbox.ChooseUplink(ctx); err != nil {
+		return nil, toGRPC(fmt.Errorf("cofferdam: not started: %w", err))
+	}
+	if err := c.sandbox.Verify(int(c.pid.Load())); err != nil {
 		return nil, toGRPC(fmt.Errorf("cofferdam: not started: %w", err))
 	}
 	resp, err := s.TTRPCTaskService.Start(ctx, r)
 	if err != nil {
 		return nil, err
 	}
+	c.started.Store(true)
 	c.sandbox.Started()
 	s.collect.Do(func() {
 		go func() { // ends on its own
@@ -195,6 +220,24 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		}()
 	})
 	return resp, nil
+}
+
+// State and Connect show the process of [container.shownPid] as the container's first one.
+func (s *service) State(ctx context.Context, r *taskapi.StateRequest) (*taskapi.StateResponse, error) {
+	resp, err := s.TTRPCTaskService.State(ctx, r)
+	if c, _ := s.get(r.ID); err == nil && c != nil && r.ExecID == "" && c.pid.Load() != 0 {
+		resp.Pid = c.shownPid()
+	}
+	return resp, err
+}
+
+// Connect: see State.
+func (s *service) Connect(ctx context.Context, r *taskapi.ConnectRequest) (*taskapi.ConnectResponse, error) {
+	resp, err := s.TTRPCTaskService.Connect(ctx, r)
+	if c, _ := s.get(r.ID); err == nil && c != nil && c.pid.Load() != 0 {
+		resp.TaskPid = c.shownPid()
+	}
+	return resp, err
 }
 
 // collectGarbage removes what sandboxes without an owner left, once in the life of a shim.

@@ -69,6 +69,11 @@ func printState(w io.Writer, p sandbox.Paths, st *sandbox.State) {
 	}
 	field("network", "%s", st.Sandbox.Network.Mode)
 	field("proxy", "%s, pid %d, uid %d", proxyStatus(st), st.Proxy.PID, st.Proxy.UID)
+	if len(st.Uplink) > 0 {
+		field("uplink", "the engine's network (%s)", strings.Join(st.Uplink, ", "))
+	} else {
+		field("uplink", "the host's network")
+	}
 	if st.Proxy.LastExit != "" {
 		field("", "the last one ended: %s", st.Proxy.LastExit)
 	}

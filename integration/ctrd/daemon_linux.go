@@ -256,6 +256,9 @@ func (d *Daemon) remove(id string) error {
 	return nil
 }
 
+// Bundles is a shell pattern of the bundles of all daemons.
+const Bundles = base + "/*/state/io.containerd.runtime.v2.task/*/*"
+
 // bundle is where containerd keeps a running task's files.
 func (d *Daemon) bundle(id string) string {
 	return filepath.Join(d.dir, "state", "io.containerd.runtime.v2.task", d.Namespace, id)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"cofferdam.dev/cofferdam/netns"
 	"cofferdam.dev/cofferdam/proxy/process"
 )
 
@@ -68,35 +69,74 @@ type supervisor struct {
 	stderr *os.File
 	notify func(ProxyState) // called from the supervisor's goroutine
 
-	cancel context.CancelFunc
-	ready  chan error // the first proxy's readiness, once
-	done   chan struct{}
+	life    sync.Mutex // held while run, moveTo and stop replace what follows
+	uplink  *os.File   // the network namespace in which the proxy dials; nil: this process's
+	stopped bool
+	cancel  context.CancelFunc
+	ready   chan error // the first proxy's readiness, once
+	done    chan struct{}
 
 	mu      sync.Mutex
 	current Process
 }
 
-// run starts the first proxy and keeps it alive until Stop. It does not wait for readiness: see wait.
+// run starts the first proxy and keeps it alive until stop. It does not wait for readiness: see wait.
 func (s *supervisor) run(ctx context.Context) {
+	s.life.Lock()
+	defer s.life.Unlock()
+	s.begin(ctx)
+}
+
+func (s *supervisor) begin(ctx context.Context) {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.ready = make(chan error, 1)
-	s.done = make(chan struct{})
+	ready, done, uplink := make(chan error, 1), make(chan struct{}), s.uplink
+	s.ready, s.done = ready, done
 	go func() {
-		// The kernel kills the proxy when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)): this thread does nothing else
-		// and ends with the process or with the supervisor, when no proxy is left.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(s.done)
-		s.loop(ctx)
+		defer close(done)
+		// The kernel kills the proxy when the thread that started it ends (PR_SET_PDEATHSIG, prctl(2)): the thread of this goroutine
+		// does nothing else and ends with the process or with the supervisor, when no proxy is left.
+		if uplink == nil {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			s.loop(ctx, ready)
+			return
+		}
+		err := netns.Do(uplink, func() error {
+			s.loop(ctx, ready)
+			return nil
+		})
+		if err != nil {
+			ready <- err // nothing was started
+		}
 	}()
 }
 
-func (s *supervisor) loop(ctx context.Context) {
+// moveTo ends the proxy, starts another one in the network namespace uplink, which stays the caller's, and waits until it serves.
+// Connections wait meanwhile.
+func (s *supervisor) moveTo(ctx context.Context, uplink *os.File) error {
+	s.life.Lock()
+	if s.stopped {
+		s.life.Unlock()
+		return errors.New("proxy: stopped")
+	}
+	s.cancel()
+	<-s.done
+	s.uplink = uplink
+	s.begin(ctx)
+	s.life.Unlock()
+	return s.wait(ctx)
+}
+
+func (s *supervisor) loop(ctx context.Context, ready chan<- error) {
 	var st ProxyState
 	delay := restartFirst
 	for first := true; ; first = false {
 		began := time.Now()
-		err := s.once(ctx, &st, first)
+		var report chan<- error
+		if first {
+			report = ready
+		}
+		err := s.once(ctx, &st, report)
 		if ctx.Err() != nil {
 			return
 		}
@@ -115,12 +155,13 @@ func (s *supervisor) loop(ctx context.Context) {
 	}
 }
 
-// once runs one proxy to its end. Its error says why it ended; it is never nil.
-func (s *supervisor) once(ctx context.Context, st *ProxyState, first bool) (err error) {
+// once runs one proxy to its end. Its error says why it ended; it is never nil. Whether the proxy became ready goes to first, unless
+// that is nil.
+func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- error) (err error) {
 	report := func(err error) {
-		if first {
-			s.ready <- err
-			first = false
+		if first != nil {
+			first <- err
+			first = nil
 		}
 	}
 	defer func() { report(err) }()
@@ -162,9 +203,12 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first bool) (err 
 
 // wait waits until the first proxy accepts connections, or says why it does not.
 func (s *supervisor) wait(ctx context.Context) error {
+	s.life.Lock()
+	first := s.ready
+	s.life.Unlock()
 	select {
-	case err := <-s.ready:
-		s.ready <- err // for the next caller
+	case err := <-first:
+		first <- err // for the next caller
 		if err != nil {
 			return fmt.Errorf("proxy: %w", err)
 		}
@@ -176,6 +220,9 @@ func (s *supervisor) wait(ctx context.Context) error {
 
 // stop ends the proxy and waits until it is gone. It may be called twice.
 func (s *supervisor) stop() {
+	s.life.Lock()
+	defer s.life.Unlock()
+	s.stopped = true
 	s.cancel()
 	<-s.done
 }

@@ -30,7 +30,7 @@ type Request struct {
 	Start     Starter
 }
 
-// Sandbox is one container between its walls. Its methods are called in the order Prepare, Attach, Started, Close; Close may come at
+// Sandbox is one container between its walls. Its methods are called in the order Prepare, Attach, ChooseUplink, Verify, Started, Close; Close may come at
 // any time. Methods of one Sandbox may be called from several goroutines.
 type Sandbox struct {
 	ID   string
@@ -41,11 +41,14 @@ type Sandbox struct {
 	paths   Paths
 	sources *sources
 
-	networked  chan struct{} // closed when what makeNetwork sets is final: networkErr, gate, proxy, and the steps that it adds to undo
+	networked  chan struct{} // closed when what makeNetwork sets is final: the next four, and the steps that it adds to undo
 	networkErr error
 	gate       *netns.Gate
+	uplink     *netns.Uplink
 	proxy      *supervisor
-	undo       undo
+
+	life sync.Mutex // held by what uses the sandbox's parts, and by Close, which takes them down
+	undo undo       // guarded by life once networked is closed
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -249,6 +252,10 @@ func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string,
 	}
 	s.proxy.run(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", s.ID)))
 	s.undo.add("proxy", func() error { s.proxy.stop(); return nil })
+	if s.uplink, err = netns.NewUplink(); err != nil {
+		return err
+	}
+	s.undo.add("uplink", s.uplink.Close)
 	return nil
 }
 
@@ -278,10 +285,11 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 		return err
 	}
 	defer box.Close()
-	<-s.networked
-	if s.networkErr != nil {
-		return s.networkErr
+	release, err := s.use()
+	if err != nil {
+		return err
 	}
+	defer release()
 	if err := s.gate.Attach(box); err != nil {
 		return err
 	}
@@ -296,6 +304,52 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	return nil
 }
 
+// use keeps Close away from the sandbox's parts until release is called. It fails if they could not be made or are gone.
+func (s *Sandbox) use() (release func(), err error) {
+	<-s.networked
+	if s.networkErr != nil {
+		return nil, s.networkErr
+	}
+	s.life.Lock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.Phase == Removing {
+		s.life.Unlock()
+		return nil, fmt.Errorf("sandbox %s: is being removed", s.ID)
+	}
+	return s.life.Unlock, nil
+}
+
+// Holder is the number of the process, in truth a thread, that an engine is to take for the container's first one until the container
+// starts: engines give the network namespace that they find by it an interface (ctr --cni, Docker from 28 on). It is the namespace in
+// which the proxy then dials, not the agent's.
+func (s *Sandbox) Holder() int {
+	<-s.networked
+	if s.networkErr != nil {
+		return 0
+	}
+	return s.uplink.Thread()
+}
+
+// ChooseUplink moves the proxy into the holder's network namespace if the engine has put an interface there, and waits until it serves.
+// Otherwise the proxy stays in the caller's.
+func (s *Sandbox) ChooseUplink(ctx context.Context) error {
+	release, err := s.use()
+	if err != nil {
+		return err
+	}
+	defer release()
+	links, err := s.uplink.Links()
+	if err != nil || len(links) == 0 {
+		return err
+	}
+	if err := s.proxy.moveTo(ctx, s.uplink.NS()); err != nil {
+		return err
+	}
+	s.update(func(st *State) { st.Uplink = links })
+	return nil
+}
+
 // Verify looks, right before the container starts, whether its network namespace still holds nothing but lo and the veth: an engine may
 // have plugged an interface of its own in after Attach.
 func (s *Sandbox) Verify(pid int) error {
@@ -304,11 +358,17 @@ func (s *Sandbox) Verify(pid int) error {
 		return err
 	}
 	defer box.Close()
+	release, err := s.use()
+	if err != nil {
+		return err
+	}
+	defer release()
 	return s.gate.Verify(box)
 }
 
-// Started records that the agent runs.
+// Started records that the agent runs. There is no holder from here on.
 func (s *Sandbox) Started() {
+	s.uplink.Leave()
 	s.update(func(st *State) { st.Phase = Running })
 }
 
@@ -334,16 +394,14 @@ func openBox(pid int) (*os.File, error) {
 	return box, nil
 }
 
-// Close takes the sandbox down: proxy, listeners, GATE, state. It may be called twice.
+// Close takes the sandbox down: proxy, listeners, GATE, state. It may be called again, and then tries again what failed.
 func (s *Sandbox) Close() error {
 	s.mu.Lock()
-	again := s.state.Phase == Removing
 	s.state.Phase = Removing
 	s.mu.Unlock()
-	if again {
-		return nil
-	}
 	<-s.networked
+	s.life.Lock()
+	defer s.life.Unlock()
 	s.sources.Close()
 	if err := s.undo.run(); err != nil {
 		return fmt.Errorf("sandbox %s: %w", s.ID, err)

@@ -31,6 +31,7 @@ type State struct {
 	Changes   []spec.Change `json:"changes"`
 	Policy    PolicyState   `json:"policy"`
 	Proxy     ProxyState    `json:"proxy"`
+	Uplink    []string      `json:"uplink,omitempty"` // interfaces of the engine's network, in which the proxy dials; none: it dials in the host's
 }
 
 // Phase is how far a sandbox has come.
