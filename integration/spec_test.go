@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -207,6 +208,43 @@ func TestARootFileSystemOfItsOwnIsNotRefused(t *testing.T) {
 		got := d.Run(t, ctrd.Container{Image: rootfs, Runtime: ctrd.Cofferdam, Flags: []string{"--rootfs"}, Args: []string{"/bin/busybox", "echo", "out"}})
 		if got.Code != 0 || got.Stdout != "out\n" {
 			t.Errorf("got %s", got)
+		}
+	})
+}
+
+// TestAnImageMakesNothingInTheWorkspace runs a root file system whose /etc is a link to the workspace. Runtimes make mount points that are
+// missing, and so would leave a file there that the agent did not write (I8). The control is a mount of the stock runtime.
+func TestAnImageMakesNothingInTheWorkspace(t *testing.T) {
+	Require(t, needShim)
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
+		rootfs := Workspace(t)
+		if err := errors.Join(
+			os.Mkdir(filepath.Join(rootfs, "bin"), 0o755),
+			os.WriteFile(filepath.Join(rootfs, "bin/busybox"), busybox, 0o755),
+			os.Mkdir(filepath.Join(rootfs, "workspace"), 0o755),
+			os.Symlink("/workspace", filepath.Join(rootfs, "etc")),
+		); err != nil {
+			t.Fatal(err)
+		}
+		c := ctrd.Container{Image: rootfs, Runtime: ctrd.Stock, Workspace: Workspace(t), Flags: []string{"--rootfs"}, Args: []string{"/bin/busybox", "true"}}
+		open := c
+		open.Flags = append(open.Flags, "--mount", "type=bind,src=/etc/hostname,dst=/etc/hostname,options=bind:ro")
+		if got := d.Run(t, open); got.Code != 0 {
+			t.Fatalf("control: %s", got)
+		}
+		if files, err := os.ReadDir(open.Workspace); err != nil || len(files) != 1 {
+			t.Errorf("control: the workspace holds %v, %v, want a mount point", files, err)
+		}
+		c.Runtime, c.Workspace = ctrd.Cofferdam, Workspace(t)
+		if got := d.Run(t, c); got.Code != 0 {
+			t.Errorf("got %s", got)
+		}
+		if files, err := os.ReadDir(c.Workspace); err != nil || len(files) != 0 {
+			t.Errorf("the workspace holds %v, %v", files, err)
 		}
 	})
 }

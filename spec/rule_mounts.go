@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -14,7 +15,8 @@ import (
 // systems at their usual places. Everything else is dropped, and what a container cannot do without is added.
 //
 // The runtime mounts in order. Where a mount would hide an earlier one below it, all are sorted by depth; of several at
-// one place the last is kept, which is the one that would have been seen. None lies below a workspace: who writes there,
+// one place the last is kept, which is the one that would have been seen. Workspaces come last: runtimes make mount points
+// that are missing, and follow links that the image has on the way, which must not lead into one. None lies below a workspace: who writes there,
 // this agent or another one, could swap the mount point for a symbolic link while the runtime mounts (CVE-2025-31133,
 // -52565, -52881).
 func ruleMounts(p *pass) error {
@@ -50,8 +52,19 @@ func ruleMounts(p *pass) error {
 		p.added(mountPath(m.Destination), describeMount(m), "the sandbox has it always")
 		out = append(out, m)
 	}
+	granted := func(m specs.Mount) int {
+		if _, ok := grants[m.Destination]; ok {
+			return 1
+		}
+		return 0
+	}
+	last := func(a, b specs.Mount) int { return granted(a) - granted(b) }
+	if !slices.IsSortedFunc(out, last) {
+		slices.SortStableFunc(out, last)
+		p.changed("mounts", "workspaces last", "where the image has a link into one, no mount point is made there")
+	}
 	if hidden(out) {
-		slices.SortStableFunc(out, func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) })
+		slices.SortStableFunc(out, func(a, b specs.Mount) int { return cmp.Or(last(a, b), depth(a.Destination)-depth(b.Destination)) })
 		p.changed("mounts", "sorted by depth", "a later mount would hide an earlier one")
 	}
 	p.out.Mounts = out
