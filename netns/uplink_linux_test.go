@@ -64,7 +64,7 @@ func TestUplinksEndTheirThreads(t *testing.T) {
 			must(t, err)
 			tid := u.Thread()
 			must(t, u.Close())
-			for end := time.Now().Add(patience); unix.Tgkill(os.Getpid(), tid, 0) != unix.ESRCH; time.Sleep(time.Millisecond) {
+			for end := time.Now().Add(patience); unix.Tgkill(os.Getpid(), tid, 0) != unix.ESRCH; <-time.After(time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("thread %d does not end", tid)
 				}
