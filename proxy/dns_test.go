@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/proxy/record"
 )
 
 const dnsPolicy = `version: 1
@@ -433,7 +434,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, message []byte, udp bool) {
-		s := &Server{cfg: Config{Policy: p, Records: newRecords(t, t.TempDir()+"/log", 1<<20)}}
+		s := &Server{cfg: Config{Policy: p, Records: newRecords(t, t.TempDir()+"/log", record.Limits{})}}
 		var err error
 		if s.names, err = openNames(openFile(t, t.TempDir()+"/names", 2), testPool); err != nil {
 			t.Fatal(err)

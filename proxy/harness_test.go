@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -64,7 +65,7 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 			t.Fatal(err)
 		}
 	}
-	cfg.Records = newRecords(t, l.log, 1<<20)
+	cfg.Records = newRecords(t, l.log, record.Limits{})
 	for _, option := range options {
 		option(&cfg, l)
 	}
@@ -105,17 +106,27 @@ func openFile(t *testing.T, path string, flags int) *os.File {
 	return f
 }
 
-func newRecords(t *testing.T, path string, limit int64) *record.Writer {
+func newRecords(t *testing.T, path string, limits record.Limits) *record.Writer {
 	t.Helper()
-	w, err := record.NewWriter(openFile(t, path, os.O_WRONLY|os.O_APPEND), "box-1", "test", limit)
+	log, err := record.OpenLog(path, "box-1", limits)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ours, theirs := net.Pipe()
+	served := make(chan error, 1)
+	go func() { served <- log.Serve(theirs) }() // ends when the writer is closed
+	w := record.NewWriter(ours, "box-1", "test")
+	t.Cleanup(func() {
+		w.Close()
+		if err := errors.Join(<-served, log.Close()); err != nil {
+			t.Errorf("log: %v", err)
+		}
+	})
 	return w
 }
 
 func withLogLimit(limit int64) labOption {
-	return func(cfg *Config, l *lab) { cfg.Records = newRecords(l.t, l.log, limit) }
+	return func(cfg *Config, l *lab) { cfg.Records = newRecords(l.t, l.log, record.Limits{Life: limit}) }
 }
 
 // records ends the proxy and returns what it recorded, but for its own start and

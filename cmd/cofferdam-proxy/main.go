@@ -57,10 +57,12 @@ func assemble(cfg process.Config, files process.Files) (*proxy.Server, error) {
 			return nil, err
 		}
 	}
-	records, err := record.NewWriter(files.Log, cfg.Sandbox, cfg.Policy, cfg.LogLimit)
+	log, err := net.FileConn(files.Log)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("record log: %w", err)
 	}
+	files.Log.Close()
+	records := record.NewWriter(log, cfg.Sandbox, cfg.Policy)
 	listener, err := net.FileListener(files.TCP)
 	if err != nil {
 		return nil, fmt.Errorf("tcp listener: %w", err)

@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/spf13/cobra"
@@ -43,7 +42,10 @@ reason; and for each connection that was allowed, the bytes that went up and dow
 				if err != nil {
 					return err
 				}
-				files = func(name string) bool { return name == filepath.Base(p.Log(id)) }
+				files = func(name string) bool {
+					of, ok := sandbox.LogID(name)
+					return ok && of == id
+				}
 			} else {
 				out.withSandbox = true
 			}
@@ -61,9 +63,10 @@ reason; and for each connection that was allowed, the bytes that went up and dow
 	return c
 }
 
-const logSuffix = ".jsonl"
-
-func everyLog(name string) bool { return strings.HasSuffix(name, logSuffix) }
+func everyLog(name string) bool {
+	_, ok := sandbox.LogID(name)
+	return ok
+}
 
 // logs returns the sandboxes that have a log, living or gone.
 func logs(p sandbox.Paths) ([]string, error) {
@@ -73,11 +76,12 @@ func logs(p sandbox.Paths) ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if everyLog(e.Name()) {
-			ids = append(ids, strings.TrimSuffix(e.Name(), logSuffix))
+		if id, ok := sandbox.LogID(e.Name()); ok {
+			ids = append(ids, id)
 		}
 	}
-	return ids, err
+	slices.Sort(ids)
+	return slices.Compact(ids), err
 }
 
 type printer struct {
@@ -155,6 +159,7 @@ func (t *tail) readFile(name string) ([]record.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	id, _ := sandbox.LogID(name)
 	whole := bytes.LastIndexByte(b, '\n') + 1
 	t.at[name] += int64(whole)
 	var (
@@ -167,7 +172,7 @@ func (t *tail) readFile(name string) ([]record.Record, error) {
 				errs = append(errs, err)
 				continue
 			}
-			r.Sandbox = strings.TrimSuffix(name, logSuffix) // not what the proxy says it is
+			r.Sandbox = id // not what the proxy says it is
 			entries = append(entries, r)
 		}
 	}

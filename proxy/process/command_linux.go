@@ -37,11 +37,17 @@ var environment = []string{"GOGC=50", "GOMEMLIMIT=256MiB"}
 // ready must be called once, after cmd.Start, also if that failed: it closes
 // the parent's copies of what only the child needs. It returns nil once the
 // process serves, the process's own error text if it gave up, or ctx's error.
-// The files of f stay open and belong to the caller.
+// f.Log is closed then too, or here on error: it belongs to this process. The
+// other files of f stay open and belong to the caller.
 //
 // For a restart describe a new command, once the old process has been waited
 // for: two at a time would write one names file.
 func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, ready func(ctx context.Context) error, err error) {
+	defer func() {
+		if err != nil && f.Log != nil {
+			f.Log.Close()
+		}
+	}()
 	if err := errors.Join(f.validate(), cfg.validate()); err != nil {
 		return nil, nil, fmt.Errorf("describe proxy: %w", err)
 	}
@@ -76,6 +82,7 @@ func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, rea
 	ready = func(ctx context.Context) error {
 		config.Close()
 		childPipe.Close() // or the child's death would not be an end of file
+		f.Log.Close()     // nor an end of the records
 		defer pipe.Close()
 		return awaitReady(ctx, pipe)
 	}

@@ -22,7 +22,7 @@ const (
 	maxConfig = 8 << 20
 	maxFiles  = 8192
 	maxProcs  = 16384
-	fileSlack = 32 << 20 // over LogLimit: the names file of a full pool fits too
+	maxFile   = 32 << 20 // the names file of a full pool fits
 )
 
 // Inherit takes over what the parent prepared. It is the first thing the child
@@ -147,7 +147,7 @@ func restrict(cfg Config) error {
 		max      uint64
 	}{
 		{"core", unix.RLIMIT_CORE, 0},
-		{"fsize", unix.RLIMIT_FSIZE, uint64(cfg.LogLimit) + fileSlack},
+		{"fsize", unix.RLIMIT_FSIZE, maxFile},
 		{"nofile", unix.RLIMIT_NOFILE, maxFiles},
 		{"nproc", unix.RLIMIT_NPROC, maxProcs},
 	} {

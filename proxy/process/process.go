@@ -17,7 +17,7 @@
 //	3     TCP listener in GATE; a connection's local address is its original destination
 //	4     UDP socket on port 53 in GATE, any destination address
 //	5     Config as JSON, read to its end, then closed (a memfd)
-//	6     record log, opened with O_APPEND
+//	6     stream socket to the record log, which the parent keeps (record.Log)
 //	7     names file: the append-only map of synthetic addresses, opened O_RDWR
 //	8     ready pipe, write end: "ready\n" or one line of error text, then closed
 //
@@ -44,9 +44,6 @@ const (
 	fdEnd // the first one that is not inherited
 )
 
-// DefaultLogLimit is the size of a record log in bytes when Config names none.
-const DefaultLogLimit int64 = 64 << 20
-
 // DefaultPool is the block of synthetic addresses when Config names none. It
 // is routed nowhere and looks like global unicast: the guards inside agents
 // refuse the ranges that are set aside for tests and documentation.
@@ -71,10 +68,6 @@ type Config struct {
 	// must not change while the sandbox lives, or its names file is refused.
 	Pool netip.Prefix
 
-	// LogLimit is the size in bytes at which the record log is full and the
-	// proxy begins to refuse everything; zero is DefaultLogLimit.
-	LogLimit int64
-
 	// Resolver lists DNS servers in UPLINK, tried in order; empty means those
 	// of the host's resolv.conf.
 	Resolver []netip.AddrPort
@@ -90,11 +83,12 @@ type Config struct {
 }
 
 // Files are the descriptors that the child inherits. The parent keeps its own
-// copies and may use them again for the next process.
+// copies and may use them again for the next process, but for Log: see
+// [Command].
 type Files struct {
 	TCP   *os.File // listener
 	DNS   *os.File // UDP socket
-	Log   *os.File // O_APPEND
+	Log   *os.File // stream socket, for this process alone
 	Names *os.File // O_RDWR
 }
 
@@ -118,17 +112,11 @@ func (c Config) validate() error {
 	if c.Sandbox == "" {
 		return errors.New("missing sandbox ID")
 	}
-	if c.LogLimit < 0 {
-		return fmt.Errorf("log limit %d is negative", c.LogLimit)
-	}
 	return nil
 }
 
 // withDefaults fills in what Config documents as its zero values.
 func (c Config) withDefaults() Config {
-	if c.LogLimit == 0 {
-		c.LogLimit = DefaultLogLimit
-	}
 	if !c.Pool.IsValid() {
 		c.Pool = DefaultPool
 	}

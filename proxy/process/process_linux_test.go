@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -73,8 +74,10 @@ type gate struct {
 	t     testing.TB
 	tcp   *net.TCPListener
 	dns   *net.UDPConn
-	files Files
+	files Files // without Log, which each process has for itself
 	log   string
+
+	served sync.WaitGroup // logs that are being served
 }
 
 func newGate(t testing.TB) *gate {
@@ -98,7 +101,6 @@ func newGate(t testing.TB) *gate {
 	t.Cleanup(func() { g.tcp.Close(); g.dns.Close() })
 	g.files = Files{
 		TCP: must(g.tcp.File()), DNS: must(g.dns.File()),
-		Log:   must(os.OpenFile(g.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)),
 		Names: must(os.OpenFile(filepath.Join(t.TempDir(), "names"), os.O_CREATE|os.O_RDWR, 0o600)),
 	}
 	return g
@@ -113,6 +115,25 @@ func testConfig() Config {
 	}
 }
 
+// withLog returns the files for one process, and serves its log until it ends.
+func (g *gate) withLog() (Files, error) {
+	log, err := record.OpenLog(g.log, "box-1", record.Limits{})
+	if err != nil {
+		return Files{}, err
+	}
+	files := g.files
+	var serve func() error
+	if files.Log, serve, err = log.Pair(); err != nil {
+		return Files{}, err
+	}
+	g.served.Go(func() {
+		if err := errors.Join(serve(), log.Close()); err != nil {
+			g.t.Errorf("log: %v", err)
+		}
+	})
+	return files, nil
+}
+
 // start starts a proxy from a locked thread that lives until the test ends or
 // stop is called. change may edit the command.
 func (g *gate) start(cfg Config, uid uint32, change func(*exec.Cmd)) (cmd *exec.Cmd, stop func(), err error) {
@@ -123,7 +144,12 @@ func (g *gate) start(cfg Config, uid uint32, change func(*exec.Cmd)) (cmd *exec.
 	go onThread(func() {
 		defer close(ended)
 		var ready func(context.Context) error
-		cmd, ready, err = Command(binary, cfg, g.files, uid)
+		files, err := g.withLog()
+		if err != nil {
+			started <- err
+			return
+		}
+		cmd, ready, err = Command(binary, cfg, files, uid)
 		if err != nil {
 			started <- err
 			return
@@ -132,7 +158,7 @@ func (g *gate) start(cfg Config, uid uint32, change func(*exec.Cmd)) (cmd *exec.
 		if change != nil {
 			change(cmd)
 		}
-		err := cmd.Start()
+		err = cmd.Start()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		err = errors.Join(err, ready(ctx))
@@ -152,6 +178,7 @@ func (g *gate) start(cfg Config, uid uint32, change func(*exec.Cmd)) (cmd *exec.
 		if cmd != nil && cmd.Process != nil {
 			cmd.Wait() // it dies with the thread
 		}
+		g.served.Wait()
 	}
 	g.t.Cleanup(stop)
 	return cmd, stop, err
@@ -245,7 +272,7 @@ func TestUnprivileged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, most := range map[string]uint64{
-		"Max core file size": 0, "Max file size": uint64(DefaultLogLimit) + fileSlack,
+		"Max core file size": 0, "Max file size": maxFile,
 		"Max open files": maxFiles, "Max processes": maxProcs,
 	} {
 		_, after, _ := strings.Cut(string(limits), name)
@@ -286,8 +313,8 @@ func TestUnprivileged(t *testing.T) {
 	}
 	for kind, n := range counts {
 		switch {
-		case kind == "socket" && n == 2, kind == "/dev/null" && n <= 3, kind == "cgroup" && n <= 2, kind == "anon_inode" && n <= 2:
-		case kind == g.log || kind == g.files.Names.Name(), kind == "pipe" && n == 1: // standard error of go test
+		case kind == "socket" && n == 3, kind == "/dev/null" && n <= 3, kind == "cgroup" && n <= 2, kind == "anon_inode" && n <= 2:
+		case kind == g.files.Names.Name(), kind == "pipe" && n == 1: // standard error of go test
 		default:
 			t.Errorf("%d descriptors of %s", n, kind)
 		}
@@ -390,6 +417,7 @@ func TestTermination(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the proxy ended with %v", err)
 	}
+	g.served.Wait()
 	f, err := os.Open(g.log)
 	if err != nil {
 		t.Fatal(err)
@@ -457,7 +485,11 @@ func TestStartErrors(t *testing.T) {
 
 func TestReadyGivesUp(t *testing.T) {
 	g := newGate(t)
-	cmd, ready, err := Command("/bin/sleep", testConfig(), g.files, testUID())
+	files, err := g.withLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, ready, err := Command("/bin/sleep", testConfig(), files, testUID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -490,7 +522,12 @@ func BenchmarkStart(b *testing.B) {
 	go onThread(func() {
 		defer close(onThreadDone)
 		for b.Loop() {
-			cmd, ready, err := Command(binary, testConfig(), g.files, testUID())
+			files, err := g.withLog()
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			cmd, ready, err := Command(binary, testConfig(), files, testUID())
 			if err != nil {
 				b.Error(err)
 				return

@@ -34,7 +34,7 @@ const (
 type Record struct {
 	Time    time.Time `json:"time"`    // RFC 3339 with nanoseconds, UTC
 	Sandbox string    `json:"sandbox"` // ID
-	Seq     uint64    `json:"seq"`     // from 1, without gaps, per process
+	Seq     uint64    `json:"seq"`     // from 1 per process; a gap is a record that the log could not take
 	Kind    string    `json:"kind"`
 
 	Verdict  string `json:"verdict,omitempty"`  // "allow" or "deny"; of kind decision

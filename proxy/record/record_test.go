@@ -1,9 +1,13 @@
 package record
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,14 +20,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func open(t *testing.T, path string) *os.File {
+// join opens the log at path and returns a Writer to it, and what Serve ended
+// with once the Writer is closed.
+func join(t *testing.T, path string, limits Limits) (w *Writer, served <-chan error) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	l, err := OpenLog(path, "box-1", limits)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
-	return f
+	ours, theirs := net.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := l.Serve(theirs)
+		theirs.Close()
+		done <- errors.Join(err, l.Close())
+	}()
+	w = NewWriter(ours, "box-1", "strict")
+	t.Cleanup(func() { w.Close() })
+	return w, done
 }
 
 func readAll(t *testing.T, path string) []Record {
@@ -44,10 +58,7 @@ func readAll(t *testing.T, path string) []Record {
 
 func TestWriteAndRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	w, err := NewWriter(open(t, path), "box-1", "strict", 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, served := join(t, path, Limits{})
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -59,6 +70,10 @@ func TestWriteAndRead(t *testing.T) {
 		})
 	}
 	all.Wait()
+	w.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
 	got := readAll(t, path)
 	if len(got) != 400 {
 		t.Fatalf("%d records", len(got))
@@ -74,10 +89,7 @@ func TestWriteAndRead(t *testing.T) {
 // of ASCII, and reads as what it was.
 func TestHostileStrings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	w, err := NewWriter(open(t, path), "box-1", "strict", 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, _ := join(t, path, Limits{})
 	hostile := []string{
 		"a\nb", "\x1b[2Jx", "\"},{\"verdict\":\"allow\"", "\u202egro.elpmaxe", "\x9b31m\u009b31m", "\x7f", "\x00", "\u2028", "𝕏", "\u061c",
 	}
@@ -159,10 +171,8 @@ func TestString(t *testing.T) {
 // what was allowed before.
 func TestFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	w, err := NewWriter(open(t, path), "box-1", "strict", 16<<10)
-	if err != nil {
-		t.Fatal(err)
-	}
+	limits := Limits{Life: 16 << 10}
+	w, served := join(t, path, limits)
 	written := 0
 	for !w.Stopped() {
 		if err := w.Write(Record{Kind: Decision, Verdict: "allow"}); err == nil {
@@ -179,6 +189,9 @@ func TestFull(t *testing.T) {
 	if err := w.Write(Record{Kind: Close}); err != nil {
 		t.Errorf("a close record: %v", err)
 	}
+	if !w.Stopped() {
+		t.Error("a record that was taken is not the end of being full")
+	}
 	kinds := make(map[string]int)
 	for _, r := range readAll(t, path) {
 		kinds[r.Kind]++
@@ -192,23 +205,161 @@ func TestFull(t *testing.T) {
 	if info, _ := os.Stat(path); info.Size() > 16<<10 {
 		t.Errorf("the log has %d bytes", info.Size())
 	}
-	// A restart does not begin anew.
-	if w, err = NewWriter(open(t, path), "box-1", "strict", 16<<10); err != nil || !w.Stopped() {
-		t.Errorf("after a restart: stopped %v, %v", w.Stopped(), err)
+	w.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	// The next life has its own room, and leaves what was.
+	w, _ = join(t, path, limits)
+	if err := w.Write(Record{Kind: Decision}); err != nil {
+		t.Errorf("in the next life: %v", err)
 	}
 }
 
-func TestWriteErrorStops(t *testing.T) {
-	f := open(t, filepath.Join(t.TempDir(), "log"))
-	w, err := NewWriter(f, "box-1", "strict", 1<<20)
+func TestSegments(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.jsonl")
+	limits := Limits{Segment: 1000, Kept: 2500}
+	w, served := join(t, path, limits)
+	for i := range 30 {
+		if err := w.Write(Record{Kind: Decision, Reason: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	names, err := Segments(path)
+	if err != nil || len(names) < 4 || names[0] != path || names[1] != path+".2" {
+		t.Fatalf("segments %q, %v", names, err)
+	}
+	next := 0
+	for _, name := range names {
+		if info, err := os.Stat(name); err != nil || info.Size() > 1000 || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+		for _, r := range readAll(t, name) {
+			if r.Reason != fmt.Sprint(next) {
+				t.Errorf("%s has record %s, want %d", name, r.Reason, next)
+			}
+			next++
+		}
+	}
+	if next != 30 {
+		t.Errorf("%d records", next)
+	}
+	// The next life goes on in the last one, and the oldest go.
+	w, _ = join(t, path, limits)
+	if err := w.Write(Record{Kind: Proxy, Reason: "next"}); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := Segments(path)
+	if len(left) >= len(names) || left[0] == path {
+		t.Errorf("left are %q", left)
+	}
+	var all []Record
+	for _, name := range left {
+		all = append(all, readAll(t, name)...)
+	}
+	if n := len(all); n < 2 || all[n-1].Reason != "next" || all[n-2].Reason != "29" {
+		t.Errorf("the log ends with %v", all)
+	}
+	for _, other := range []string{"a.jsonl.1", "a.jsonl.02", "a.jsonl.x", "a.jsonl.2.3", "b.jsonl.2", "a.jsonl."} {
+		if segmentNumber("a.jsonl", other) != 0 {
+			t.Errorf("%s is taken for a segment", other)
+		}
+	}
+}
+
+// TestLost: without the log's process nothing is recorded, and everybody knows.
+func TestLost(t *testing.T) {
+	ours, theirs := net.Pipe()
+	w := NewWriter(ours, "box-1", "strict")
+	var all sync.WaitGroup
+	for range 3 * maxInFlight {
+		all.Go(func() {
+			if err := w.Write(Record{Kind: Decision}); err == nil {
+				t.Error("written into nothing")
+			}
+		})
+	}
+	in := bufio.NewReader(theirs)
+	if _, err := in.ReadString('\n'); err != nil {
+		t.Error(err)
+	}
+	theirs.Close()
+	all.Wait()
+	if err := w.Write(Record{Kind: Decision}); err == nil || !w.Stopped() {
+		t.Errorf("got %v, stopped %v", err, w.Stopped())
+	}
+}
+
+// TestServeChecks: whatever a proxy that was taken over sends, the log holds
+// lines that can do no harm.
+func TestServeChecks(t *testing.T) {
+	for _, test := range []struct {
+		name, send string
+		want       string // acknowledgements
+		ok         bool
+	}{
+		{"lines", "d{}\no{}\n", "kk", true},
+		{"an unknown kind", "x{}\n", "", false},
+		{"an empty line", "d{}\n\n", "k", false},
+		{"nothing but a kind", "d\n", "e", false},
+		{"a control character", "d{\x1b}\nd{}\n", "ek", false},
+		{"beyond ASCII", "d{\u202e}\n", "e", false},
+		{"no end", "d{", "", false},
+		{"too long", "d" + strings.Repeat("x", maxLine+2) + "\n", "", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			l, err := OpenLog(path, "box-1", Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var acks bytes.Buffer
+			err = l.Serve(struct {
+				io.Reader
+				io.Writer
+			}{strings.NewReader(test.send), &acks})
+			if (err == nil) != test.ok || acks.String() != test.want {
+				t.Errorf("got %q, %v, want %q", acks.String(), err, test.want)
+			}
+			data, _ := os.ReadFile(path)
+			if want := strings.Repeat("{}\n", strings.Count(test.want, "k")); string(data) != want {
+				t.Errorf("the log is %q, want %q", data, want)
+			}
+		})
+	}
+}
+
+// TestDiskFull: what does not fit is refused, leaves no torn line, and the log
+// goes on when there is room again.
+func TestDiskFull(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := OpenLog(path, "box-1", Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Close()
-	for range 2 {
-		if err := w.Write(Record{Kind: Decision}); err == nil || !w.Stopped() {
-			t.Errorf("got %v, stopped %v", err, w.Stopped())
-		}
+	defer l.Close()
+	line := append(bytes.Repeat([]byte("x"), 99), '\n')
+	if err := l.Append(line, true); err != nil {
+		t.Fatal(err)
+	}
+	whole := l.file
+	if l.file, err = os.Open(path); err != nil { // a file that takes nothing
+		t.Fatal(err)
+	}
+	if err := l.Append(line, true); err == nil || errors.Is(err, ErrFull) {
+		t.Errorf("got %v", err)
+	}
+	l.file.Close()
+	l.file = whole
+	if err := l.Append(line, true); err != nil {
+		t.Error(err)
+	}
+	if data, _ := os.ReadFile(path); len(data) != 200 {
+		t.Errorf("the log has %d bytes", len(data))
 	}
 }
 
@@ -221,10 +372,7 @@ func TestTornLine(t *testing.T) {
 	if got := readAll(t, path); len(got) != 1 {
 		t.Errorf("%d records before", len(got))
 	}
-	w, err := NewWriter(open(t, path), "box-1", "strict", 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, _ := join(t, path, Limits{})
 	w.Write(Record{Kind: Proxy, Reason: "two"})
 	data, _ := os.ReadFile(path)
 	var reasons []string

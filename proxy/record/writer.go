@@ -1,10 +1,11 @@
 package record
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,106 +13,128 @@ import (
 	"unicode/utf16"
 )
 
-// ErrFull is returned when the log has reached its limit. Nothing more may be
-// decided then but refusal: what cannot be recorded must not happen (I7).
-var ErrFull = errors.New("record log is full")
+// maxInFlight bounds the records that were sent and not acknowledged.
+const maxInFlight = 256
 
-// noticeSize is room for the one line that says that the log is full.
-const noticeSize = 512
-
-// Writer appends records to a file. It is safe for concurrent use.
+// Writer hands records to a [Log], which another process has. It is safe for
+// concurrent use.
 type Writer struct {
 	sandbox, policy string
-	limit           int64 // decisions stop here
-	hardLimit       int64 // and everything here
-	stopped         atomic.Bool
+	stream          io.ReadWriteCloser
+	full, failing   atomic.Bool
+	waiting         chan chan<- error // in the order of what was sent
+	gone            chan struct{}     // closed when there will be no more acknowledgements
 
-	mu   sync.Mutex // guards the rest
-	file *os.File
-	size int64
-	seq  uint64
-	full bool  // said so
-	err  error // the first failed write; final
+	mu  sync.Mutex // held while a line is sent
+	seq uint64     // guarded by mu
 }
 
-// NewWriter returns a Writer that appends to file, which must be a regular file
-// opened with O_APPEND and stays the caller's. limit is the size of the whole
-// file in bytes, whoever wrote it. The last eighth, at most 1 MiB, is kept for
-// closing records of what was allowed before.
-func NewWriter(file *os.File, sandbox, policy string, limit int64) (*Writer, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("record log: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("record log: %s is not a regular file", file.Name())
-	}
-	if limit <= 0 {
-		return nil, fmt.Errorf("record log: limit of %d bytes", limit)
-	}
+// errLost is what waits for a Log that is gone.
+var errLost = errors.New("the record log is gone")
+
+// NewWriter returns a Writer that sends to the [Log.Serve] at the other end of
+// stream, and closes the stream when it is closed itself.
+func NewWriter(stream io.ReadWriteCloser, sandbox, policy string) *Writer {
 	w := &Writer{
-		sandbox: sandbox, policy: policy,
-		limit: limit - min(limit/8, 1<<20), hardLimit: limit,
-		file: file, size: info.Size(),
+		sandbox: sandbox, policy: policy, stream: stream,
+		waiting: make(chan chan<- error, maxInFlight), gone: make(chan struct{}),
 	}
-	// A writer that was killed within a write(2) can leave a line without end.
-	// An empty line does no harm where the file cannot be read.
-	if w.size > 0 {
-		last := make([]byte, 1)
-		if _, err := file.ReadAt(last, w.size-1); err != nil || last[0] != '\n' {
-			if _, err := file.Write([]byte("\n")); err != nil {
-				return nil, fmt.Errorf("record log: %w", err)
-			}
-			w.size++
+	go w.receive() // ends with the stream
+	return w
+}
+
+// receive hands the acknowledgements to those who wait for them.
+func (w *Writer) receive() {
+	in := bufio.NewReader(w.stream)
+	for {
+		ack, err := in.ReadByte()
+		var result error
+		switch {
+		case err != nil:
+			w.lose()
+			return
+		case ack == ackDone:
+		case ack == ackFull:
+			result = ErrFull
+			w.full.Store(true)
+		default:
+			result = errors.New("the record log takes no records")
+		}
+		w.failing.Store(result != nil)
+		select {
+		case done := <-w.waiting:
+			done <- result
+		default: // an acknowledgement of nothing
+			w.lose()
+			return
 		}
 	}
-	w.stopped.Store(w.size >= w.limit)
-	return w, nil
 }
 
-// Stopped reports whether the log takes no more decisions, because it is full or
-// because a write failed.
-func (w *Writer) Stopped() bool { return w.stopped.Load() }
+// lose ends the Writer: the log is gone, and whoever waits for it learns that.
+func (w *Writer) lose() {
+	w.full.Store(true)
+	w.stream.Close()
+	close(w.gone)
+	w.mu.Lock() // nobody is sending any more
+	defer w.mu.Unlock()
+	for {
+		select {
+		case done := <-w.waiting:
+			done <- errLost
+		default:
+			return
+		}
+	}
+}
 
-// Write completes r with time, sandbox, policy and sequence number and appends
-// it in one write(2). If it fails nobody will learn of what r says: the caller
-// must then refuse what it was about to do. Once a record other than a close
-// does not fit, the log says so once and every further one gets ErrFull.
+// Close ends the stream. What was written before is in the log.
+func (w *Writer) Close() error { return w.stream.Close() }
+
+// Stopped reports whether the log takes no more decisions, because it is full
+// or gone, or did not take the last record.
+func (w *Writer) Stopped() bool { return w.full.Load() || w.failing.Load() }
+
+// Write completes r with time, sandbox, policy and sequence number, and returns
+// once it is in the log. If it fails nobody will learn of what r says: the
+// caller must then refuse what it was about to do. Once the log is full every
+// further decision gets ErrFull.
 func (w *Writer) Write(r Record) error {
 	r.Sandbox, r.Policy = w.sandbox, w.policy
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err != nil {
-		return w.err
+	kind := byte(sendOther)
+	if r.Kind == Decision {
+		kind = sendDecision
 	}
-	if r.Kind == Decision && w.full {
-		return ErrFull
+	done := make(chan error, 1)
+	if err := w.send(kind, r, done); err != nil {
+		return err
 	}
-	line, err := w.encode(r)
-	if err != nil {
-		return w.fail(err)
-	}
-	limit := w.limit
-	if r.Kind != Decision {
-		limit = w.hardLimit
-		if !w.full {
-			limit -= noticeSize
-		}
-	}
-	if w.size+int64(len(line)) > limit {
-		return w.overflow(r.Kind)
-	}
-	return w.append(line)
+	return <-done
 }
 
-// encode makes the line. Its sequence number is taken once the line is written.
-func (w *Writer) encode(r Record) ([]byte, error) {
+func (w *Writer) send(kind byte, r Record, done chan<- error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	r.Time, r.Seq = time.Now().UTC(), w.seq+1
 	line, err := json.Marshal(r.bounded())
 	if err != nil {
-		return nil, fmt.Errorf("encode record: %w", err)
+		return fmt.Errorf("encode record: %w", err)
 	}
-	return append(ascii(line), '\n'), nil
+	select {
+	case <-w.gone:
+		return errLost
+	default:
+	}
+	select { // before the line, or its acknowledgement could find nobody
+	case w.waiting <- done:
+	case <-w.gone:
+		return errLost
+	}
+	w.seq++
+	if _, err := w.stream.Write(append(append([]byte{kind}, ascii(line)...), '\n')); err != nil {
+		w.stream.Close() // and receive tells those who wait
+	}
+	return nil
 }
 
 // ascii escapes what JSON would leave as it is but a terminal might obey: DEL,
@@ -134,43 +157,4 @@ func ascii(line []byte) []byte {
 		}
 	}
 	return out
-}
-
-func (w *Writer) append(line []byte) error {
-	n, err := w.file.Write(line)
-	w.size += int64(n)
-	if err != nil {
-		return w.fail(fmt.Errorf("write record: %w", err))
-	}
-	w.seq++
-	return nil
-}
-
-// overflow says once that the log is full, in the space kept for closing
-// records.
-func (w *Writer) overflow(kind string) error {
-	w.stopped.Store(true)
-	if kind != Decision {
-		return ErrFull
-	}
-	if !w.full {
-		w.full = true
-		line, err := w.encode(Record{
-			Kind: Proxy, Sandbox: w.sandbox, Policy: w.policy,
-			Reason: fmt.Sprintf("the record log has reached its limit of %d bytes: everything is refused from now on", w.hardLimit),
-		})
-		if err == nil && w.size+int64(len(line)) <= w.hardLimit {
-			err = w.append(line)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return ErrFull
-}
-
-func (w *Writer) fail(err error) error {
-	w.err = err
-	w.stopped.Store(true)
-	return err
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"cofferdam.dev/cofferdam/proxy/record"
 )
 
 // Paths are the folders and files on the host that Cofferdam uses. None of them is ever mounted into a container but the one
@@ -73,5 +75,13 @@ func (p Paths) resolvConf(id string) string { return filepath.Join(p.dir(id), "r
 func (p Paths) complaints(id string) string { return filepath.Join(p.dir(id), "proxy.stderr") }
 func (p Paths) names(id string) string      { return filepath.Join(p.dir(id), "names") }
 
-// Log returns the path of a sandbox's decision log.
-func (p Paths) Log(id string) string { return filepath.Join(p.Logs, id+".jsonl") }
+// Log returns the path of a sandbox's decision log, whose further files have a number after it, see record.Segments.
+func (p Paths) Log(id string) string { return filepath.Join(p.Logs, id+logSuffix) }
+
+const logSuffix = ".jsonl"
+
+// LogID returns the sandbox that a file in Logs belongs to, by the file's name; false if the name is not one of a log.
+func LogID(name string) (id string, ok bool) {
+	log, ok := record.SegmentOf(name, logSuffix)
+	return strings.TrimSuffix(log, logSuffix), ok
+}

@@ -15,6 +15,7 @@ import (
 
 	"cofferdam.dev/cofferdam/netns"
 	"cofferdam.dev/cofferdam/proxy/process"
+	"cofferdam.dev/cofferdam/proxy/record"
 )
 
 // ProxyBinary is the name of the proxy; it is installed beside the binary that starts it.
@@ -63,7 +64,8 @@ const (
 type supervisor struct {
 	binary string
 	config process.Config
-	files  process.Files
+	files  process.Files // without Log
+	log    *record.Log
 	uid    uint32
 	start  Starter
 	stderr *os.File
@@ -165,7 +167,19 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 		}
 	}
 	defer func() { report(err) }()
-	cmd, ready, err := process.Command(s.binary, s.config, s.files, s.uid)
+	files := s.files
+	var serve func() error
+	if files.Log, serve, err = s.log.Pair(); err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- serve() }() // ends when the proxy is gone
+	defer func() {
+		if lerr := <-served; lerr != nil {
+			log.G(ctx).WithError(lerr).Error("decision log")
+		}
+	}()
+	cmd, ready, err := process.Command(s.binary, s.config, files, s.uid)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"cofferdam.dev/cofferdam/netns"
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/process"
+	"cofferdam.dev/cofferdam/proxy/record"
 	"cofferdam.dev/cofferdam/spec"
 )
 
@@ -225,12 +227,13 @@ func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string,
 		return err
 	}
 	s.undo.add("listeners", l.Close)
-	// The log outlives the sandbox; names live as long as it does. Both are opened here: the proxy has no rights on any folder.
-	logFile, err := os.OpenFile(p.Log(s.ID), os.O_CREATE|os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	// The log outlives the sandbox, and the proxy only hands records to it. Names live as long as the sandbox; their file is opened here,
+	// since the proxy has no rights on any folder.
+	records, err := record.OpenLog(p.Log(s.ID), s.ID, record.Limits{})
 	if err != nil {
-		return fmt.Errorf("decision log: %w", err)
+		return err
 	}
-	s.undo.add("decision log", logFile.Close)
+	s.undo.add("decision log", records.Close)
 	names, err := os.OpenFile(p.names(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("names: %w", err)
@@ -244,7 +247,8 @@ func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string,
 	s.proxy = &supervisor{
 		binary: binary,
 		config: process.Config{Sandbox: s.ID, Policy: s.state.Policy.Name, PolicyYAML: rules},
-		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Log: logFile, Names: names},
+		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Names: names},
+		log:    records,
 		uid:    proxyUID(s.ID),
 		start:  start,
 		stderr: complaints,
@@ -460,5 +464,38 @@ func Collect(p Paths) ([]string, error) {
 		}
 		gone = append(gone, id)
 	}
-	return gone, errors.Join(errs...)
+	return gone, errors.Join(append(errs, pruneLogs(p, maxLogs))...)
+}
+
+// maxLogs is how many bytes of decision logs are kept of sandboxes that are gone.
+const maxLogs = 1 << 30
+
+// pruneLogs removes the oldest log files of sandboxes that are gone, until at most limit bytes of such files are left. It needs the
+// registry's lock: without an owner a sandbox then is none.
+func pruneLogs(p Paths, limit int64) error {
+	entries, err := os.ReadDir(p.Logs)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	var files []fs.FileInfo
+	for _, e := range entries {
+		id, ok := LogID(e.Name())
+		if !ok || Owned(p, id) {
+			continue
+		}
+		if info, err := e.Info(); err == nil { // else it is gone
+			files = append(files, info)
+		}
+	}
+	slices.SortFunc(files, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	var errs []error
+	for _, info := range files {
+		if limit -= info.Size(); limit < 0 {
+			errs = append(errs, os.Remove(filepath.Join(p.Logs, info.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }

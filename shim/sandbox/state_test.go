@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -173,5 +174,45 @@ func TestUndoRunsInReverseAndGoesOnAfterAnError(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"c", "b", "a", "b"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestLogsOfTheGoneArePruned(t *testing.T) {
+	p := testPaths(t)
+	now := time.Now()
+	for i, name := range []string{"a:old.jsonl", "a:old.jsonl.2", "a:new.jsonl", "a:live.jsonl", "notes.txt"} {
+		path := filepath.Join(p.Logs, name)
+		if err := os.WriteFile(path, make([]byte, 100), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if at := now.Add(time.Duration(i-100) * time.Hour); name != "a:live.jsonl" {
+			if err := os.Chtimes(path, at, at); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.Chtimes(path, now.Add(-1e6*time.Hour), now.Add(-1e6*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(p.dir("a:live"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := lockFile(p.lock("a:live"), unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := pruneLogs(p, 250); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	entries, err := os.ReadDir(p.Logs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if diff := cmp.Diff([]string{"a:live.jsonl", "a:new.jsonl", "a:old.jsonl.2", "notes.txt"}, left); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
 	}
 }
