@@ -294,7 +294,7 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 		}, []string{"FAIL  config       /etc/cofferdam/config.yaml", "runtimes"}, true},
 		{"a policy that does not parse", func(t *testing.T, _ *exec.Cmd) {
 			install(t, "policies/broken.yaml", "version: 1\nnetwork:\n  rulez: []\n")
-		}, []string{"FAIL  policies     /etc/cofferdam/policies/broken.yaml:3: network.rulez"}, true},
+		}, []string{"FAIL  policies     /etc/cofferdam/policies/broken.yaml:3:3: network.rulez"}, true},
 		{"no shim", func(t *testing.T, cmd *exec.Cmd) {
 			cmd.Env = append(cmd.Env, "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
 		}, []string{"FAIL  shim         ", "mend: make install"}, true},

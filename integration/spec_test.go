@@ -181,7 +181,7 @@ func TestWhatCannotBeMadeSafeIsRefused(t *testing.T) {
 			{"an unknown annotation", ctrd.Container{Annotations: map[string]string{"cofferdam.dev/polcy": "x"}}, []string{"annotations[cofferdam.dev/polcy]", "cofferdam.dev/policy"}},
 			{"an unknown policy", ctrd.Container{Policy: "no-such-policy"}, []string{`policy "no-such-policy"`, policyDir + "no-such-policy.yaml"}},
 			{"a policy by a path", ctrd.Container{Policy: "../../tmp/x"}, []string{"annotations[cofferdam.dev/policy]"}},
-			{"a policy with an unknown key", ctrd.Container{Policy: broken}, []string{policyDir + broken + ".yaml:5: network.rules.port: unknown key"}},
+			{"a policy with an unknown key", ctrd.Container{Policy: broken}, []string{policyDir + broken + ".yaml:5:7: network.rules.port: unknown key"}},
 			{"a policy that is no YAML", ctrd.Container{Policy: yaml}, []string{policyDir + yaml + ".yaml:"}},
 			{"a policy that anybody can write", ctrd.Container{Policy: writable}, []string{policyDir + writable + ".yaml", "writable by group or others"}},
 		} {

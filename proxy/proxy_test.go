@@ -123,7 +123,7 @@ func TestTLS(t *testing.T) {
 		},
 		{
 			"a name allowed on another port", func(l *lab) string { return l.synthetic("elsewhere.test") }, "elsewhere.test", nil, "",
-			[]string{"decision allow dns elsewhere.test: a rule allows it", "decision deny tls elsewhere.test: no rule allows port PORT"},
+			[]string{"decision allow dns elsewhere.test: a rule allows it", "decision deny tls elsewhere.test: no rule allows this port"},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

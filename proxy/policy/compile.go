@@ -1,42 +1,26 @@
 package policy
 
-import (
-	"net/netip"
-	"strings"
-)
+import "net/netip"
 
-// node is one label of the trie; the path from the root is a name read from the
-// right.
-type node struct {
-	children map[string]*node
-	exact    entry // rules for the name itself
-	below    entry // rules for every name below it
-}
-
-// entry is what rules say about a pattern, by port.
-type entry struct {
-	denyAll *Rule
-	deny    map[uint16]*Rule
-	allow   map[uint16]*Rule
-}
-
-// denied returns the rule that denies the port, if any.
-func (e *entry) denied(port uint16) *Rule {
-	if e.denyAll != nil {
-		return e.denyAll
-	}
-	return e.deny[port]
-}
-
-// compile builds the trie and reports rules that say the same thing twice: two
-// rules of one verdict for one pattern and port are a tie, and the file's order
-// must not decide it.
+// compile adds the rules of presets, builds what decisions look things up in,
+// and reports rules that contradict each other or are good for nothing.
 func (p *parser) compile() *Policy {
-	policy := &Policy{name: p.name, rules: p.rules, addrs: make(map[netip.AddrPort]*Rule), ports: make(map[uint16]bool)}
-	for _, r := range p.rules {
-		p.insert(policy.root.entry(r.Pattern), r)
+	own := len(p.rules)
+	for _, set := range p.presets {
+		p.rules = append(p.rules, set.Rules()...)
 	}
-	// Pinned addresses last: whether a rule's names are denied is known now.
+	policy := &Policy{
+		name: p.name, rules: p.rules, presets: p.presets, index: newIndex(p.rules),
+		addrs: make(map[netip.AddrPort]*Rule), ports: make(map[uint16]bool),
+	}
+	for i := range policy.index.slots {
+		p.checkTies(policy.index.slots[i].first)
+	}
+	for _, r := range p.rules[:own] {
+		if wider := policy.unreachable(r); wider != nil {
+			p.fail(r.at(), "network.rules", "%s decides nothing: line %d, %s, denies all of it", r.summary(), wider.Line, wider.summary())
+		}
+	}
 	for _, r := range p.rules {
 		if r.Verdict == Allow {
 			p.pin(policy, r)
@@ -45,75 +29,75 @@ func (p *parser) compile() *Policy {
 	return policy
 }
 
-// entry finds the place of a pattern and makes it if necessary.
-func (n *node) entry(pattern Pattern) *entry {
-	rest := pattern.Base.String()
-	for rest != "" {
-		var label string
-		rest, label = cutLast(rest)
-		child := n.children[label]
-		if child == nil {
-			child = &node{}
-			if n.children == nil {
-				n.children = make(map[string]*node)
-			}
-			n.children[label] = child
-		}
-		n = child
-	}
-	if pattern.Wildcard {
-		return &n.below
-	}
-	return &n.exact
-}
-
-// cutLast splits off the last label of a name.
-func cutLast(name string) (rest, label string) {
-	i := strings.LastIndexByte(name, '.')
-	if i < 0 {
-		return "", name
-	}
-	return name[:i], name[i+1:]
-}
-
-func (p *parser) insert(e *entry, r *Rule) {
-	tie := func(other *Rule, port uint16) {
-		if port == 0 {
-			p.fail(r.Line, "rules", "%s is denied twice, first in line %d", r.Pattern, other.Line)
-		} else {
-			p.fail(r.Line, "rules", "%s port %d is decided twice, first in line %d", r.Pattern, port, other.Line)
-		}
-	}
-	if r.Verdict == Deny && len(r.Ports) == 0 {
-		if e.denyAll != nil {
-			tie(e.denyAll, 0)
-			return
-		}
-		e.denyAll = r
+// checkTies reports rules of one verdict in a chain that speak of the same port.
+// Against the file's own rules those of a preset give way: they come last.
+func (p *parser) checkTies(chain *Rule) {
+	if chain == nil || chain.next == nil {
 		return
 	}
-	ports := &e.deny
-	if r.Verdict == Allow {
-		ports = &e.allow
+	type place struct {
+		verdict Verdict
+		port    uint16 // 0: all
 	}
-	if *ports == nil {
-		*ports = make(map[uint16]*Rule)
-	}
-	for _, port := range r.Ports {
-		if other := (*ports)[port]; other != nil {
-			tie(other, port)
-			continue
+	first := make(map[place]*Rule)
+	for r := chain; r != nil && r.Preset == ""; r = r.next {
+		ports := r.Ports
+		if len(ports) == 0 {
+			ports = []uint16{0}
 		}
-		(*ports)[port] = r
+		for _, port := range ports {
+			at := place{r.Verdict, port}
+			other := first[at]
+			switch {
+			case other == nil:
+				first[at] = r
+			case port == 0:
+				p.fail(r.at(), "network.rules", "%s is denied twice, first in line %d", r.Pattern, other.Line)
+			default:
+				p.fail(r.at(), "network.rules", "%s port %d is decided twice, first in line %d", r.Pattern, port, other.Line)
+			}
+		}
 	}
 }
 
-// pin notes an allow rule's ports, and makes its addresses reachable as bare addresses, on its ports, unless
-// all its names are denied there.
+// unreachable returns the deny rule that leaves nothing to r, or one of several
+// that do so together; nil if something is left.
+func (p *Policy) unreachable(r *Rule) *Rule {
+	if len(r.Ports) == 0 {
+		return p.widerDeny(r, 0)
+	}
+	var wider *Rule
+	for _, port := range r.Ports {
+		if wider = p.widerDeny(r, port); wider == nil {
+			return nil
+		}
+	}
+	return wider
+}
+
+// widerDeny returns a deny rule other than r that covers r's pattern on the port,
+// or, for port 0, on every port. One that ties with r is not wider.
+func (p *Policy) widerDeny(r *Rule, port uint16) *Rule {
+	key := r.Pattern.key()
+	for at := 0; at >= 0; at = nextDot(key, at) {
+		for d := p.index.find(key[at:]); d != nil; d = d.next {
+			switch {
+			case d.Verdict != Deny, len(d.Ports) > 0 && (port == 0 || !d.covers(port)):
+			case at == 0 && r.Verdict == Deny && (len(d.Ports) == 0) == (len(r.Ports) == 0):
+			default:
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+// pin notes an allow rule's ports, and makes its addresses reachable as bare
+// addresses, on its ports, unless all its names are denied there.
 func (p *parser) pin(policy *Policy, r *Rule) {
 	for _, port := range r.Ports {
 		policy.ports[port] = true
-		if policy.root.deniesAll(r.Pattern, port) {
+		if len(r.Addresses) == 0 || policy.widerDeny(r, port) != nil {
 			continue
 		}
 		for _, a := range r.Addresses {
@@ -122,27 +106,8 @@ func (p *parser) pin(policy *Policy, r *Rule) {
 			case other == nil:
 				policy.addrs[at] = r
 			case other.Protocol != r.Protocol:
-				p.fail(r.Line, "rules", "%s is pinned for %s here and for %s in line %d", at, r.Protocol, other.Protocol, other.Line)
+				p.fail(r.at(), "network.rules", "%s is pinned for %s here and for %s in line %d", at, r.Protocol, other.Protocol, other.Line)
 			}
 		}
 	}
-}
-
-// deniesAll reports whether a deny rule covers every name of the pattern.
-func (n *node) deniesAll(pattern Pattern, port uint16) bool {
-	rest := pattern.Base.String()
-	for rest != "" {
-		if n.below.denied(port) != nil {
-			return true
-		}
-		var label string
-		rest, label = cutLast(rest)
-		if n = n.children[label]; n == nil {
-			return false
-		}
-	}
-	if pattern.Wildcard {
-		return n.below.denied(port) != nil
-	}
-	return n.exact.denied(port) != nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // The reasons of decisions that need no detail.
@@ -12,9 +13,18 @@ const (
 	reasonDenied    = "a rule denies it"
 	reasonNoPolicy  = "no policy allows anything"
 	reasonNoRule    = "no rule allows it"
+	reasonNoPort    = "no rule allows this port"
 	reasonNoAddress = "no rule names this address"
 	reasonNothing   = "neither host name nor address"
 )
+
+// reasonsProtocol are the reasons of a rule for another protocol, by the rule's.
+var reasonsProtocol = func() (reasons [len(protocolNames)]string) {
+	for p, name := range protocolNames {
+		reasons[p] = "the rule allows " + name + " only"
+	}
+	return reasons
+}()
 
 // Decide applies the policy to one request, in this order:
 //
@@ -30,7 +40,8 @@ const (
 //     if it pins none, global unicast.
 //
 // For protocol DNS the question is whether 3 to 5 could allow the name on any
-// port; the request's port and address play no part.
+// port; the request's port and address play no part. Of several rules that
+// could, the most specific is named, and of those the first of the file.
 func (p *Policy) Decide(r Request) Decision {
 	switch {
 	case p == nil || len(p.rules) == 0:
@@ -42,14 +53,13 @@ func (p *Policy) Decide(r Request) Decision {
 	case r.Protocol == DNS:
 		return p.decideLookup(r.Name)
 	}
-	deny, allow := p.match(r.Name, r.Port)
+	deny, allow, elsewhere := p.match(r.Name, r.Port)
 	switch {
 	case deny != nil:
 		return Decision{Reason: reasonDenied, Rule: deny.text}
+	case allow == nil && elsewhere:
+		return Decision{Reason: reasonNoPort}
 	case allow == nil:
-		if p.decideLookup(r.Name).Verdict == Allow {
-			return Decision{Reason: fmt.Sprintf("no rule allows port %d", r.Port)}
-		}
 		return Decision{Reason: reasonNoRule}
 	}
 	d := allowedBy(allow, r.Protocol)
@@ -74,7 +84,7 @@ func (p *Policy) Decide(r Request) Decision {
 func allowedBy(rule *Rule, protocol Protocol) Decision {
 	d := Decision{Rule: rule.text, Expects: rule.Protocol}
 	if protocol != rule.Protocol {
-		d.Reason = "the rule allows " + rule.Protocol.String() + " only"
+		d.Reason = reasonsProtocol[rule.Protocol]
 		return d
 	}
 	d.Verdict, d.Reason, d.Addresses = Allow, reasonAllowed, rule.Addresses
@@ -89,63 +99,83 @@ func (p *Policy) decideAddress(r Request) Decision {
 	}
 	d := allowedBy(rule, r.Protocol)
 	if d.Verdict == Allow {
-		d.Addresses = []netip.Addr{addr}
+		i := slices.Index(rule.Addresses, addr)
+		d.Addresses = rule.Addresses[i : i+1 : i+1]
 	}
 	return d
 }
 
-// match returns the most specific deny and the most specific allow rule for a
-// name on a port.
-func (p *Policy) match(name Name, port uint16) (deny, allow *Rule) {
-	note := func(e *entry) {
-		if r := e.denied(port); r != nil {
-			deny = r
-		}
-		if r := e.allow[port]; r != nil {
-			allow = r
-		}
-	}
-	p.root.walk(name, note)
-	return deny, allow
-}
-
-// walk calls note for each entry that is about the name, the least specific
-// first.
-func (n *node) walk(name Name, note func(*entry)) {
-	rest := name.String()
-	for rest != "" {
-		note(&n.below)
-		var label string
-		rest, label = cutLast(rest)
-		if n = n.children[label]; n == nil {
-			return
-		}
-	}
-	note(&n.exact)
-}
-
-// decideLookup asks whether a connection to the name could be allowed at all. Of
-// several rules that could, the first of the file is named.
-func (p *Policy) decideLookup(name Name) Decision {
-	var denied, allowed *Rule
-	p.root.walk(name, func(e *entry) {
-		if e.denyAll != nil {
-			denied = e.denyAll
-		}
-		for port := range e.allow {
-			switch deny, allow := p.match(name, port); {
-			case deny != nil:
-				denied = deny
-			case allowed == nil || allow.Line < allowed.Line:
-				allowed = allow
+// match returns the most specific deny rule for a name on a port or, if there is
+// none, the most specific allow rule, and whether any rule allows the name on
+// another port.
+func (p *Policy) match(name Name, port uint16) (deny, allow *Rule, elsewhere bool) {
+	for at := 0; at >= 0; at = nextDot(name.s, at) {
+		for r := p.index.find(name.s[at:]); r != nil; r = r.next {
+			switch {
+			case !r.covers(port):
+				elsewhere = elsewhere || r.Verdict == Allow
+			case r.Verdict == Deny:
+				return r, nil, false
+			case allow == nil:
+				allow = r
 			}
 		}
-	})
-	switch {
-	case allowed != nil:
-		return Decision{Verdict: Allow, Reason: reasonAllowed, Rule: allowed.text}
-	case denied != nil:
-		return Decision{Reason: reasonDenied, Rule: denied.text}
 	}
-	return Decision{Reason: reasonNoRule}
+	return nil, allow, elsewhere
+}
+
+// nextDot returns the place of the first dot behind at, -1 if there is none. What
+// begins there is the key of a wildcard.
+func nextDot(s string, at int) int {
+	i := strings.IndexByte(s[at+1:], '.')
+	if i < 0 {
+		return -1
+	}
+	return at + 1 + i
+}
+
+// decideLookup asks whether a connection to the name could be allowed at all.
+func (p *Policy) decideLookup(name Name) Decision {
+	var deny, allow *Rule
+	for at := 0; at >= 0; at = nextDot(name.s, at) {
+		for r := p.index.find(name.s[at:]); r != nil; r = r.next {
+			switch {
+			case r.Verdict == Deny && (deny == nil || len(deny.Ports) > 0):
+				deny = r
+			case r.Verdict == Allow && allow == nil:
+				allow = r
+			}
+		}
+	}
+	switch {
+	case deny != nil && len(deny.Ports) == 0:
+		return Decision{Reason: reasonDenied, Rule: deny.text}
+	case allow == nil:
+		return Decision{Reason: reasonNoRule}
+	case deny != nil:
+		return p.decidePorts(name)
+	}
+	return Decision{Verdict: Allow, Reason: reasonAllowed, Rule: allow.text}
+}
+
+// decidePorts is decideLookup of a name that is allowed on some ports and denied
+// on some.
+func (p *Policy) decidePorts(name Name) Decision {
+	var denied *Rule
+	for at := 0; at >= 0; at = nextDot(name.s, at) {
+		for r := p.index.find(name.s[at:]); r != nil; r = r.next {
+			if r.Verdict == Deny {
+				continue
+			}
+			for _, port := range r.Ports {
+				// Had a more specific rule allowed the port, it would have been met before.
+				deny, _, _ := p.match(name, port)
+				if deny == nil {
+					return Decision{Verdict: Allow, Reason: reasonAllowed, Rule: r.text}
+				}
+				denied = deny
+			}
+		}
+	}
+	return Decision{Reason: reasonDenied, Rule: denied.text}
 }

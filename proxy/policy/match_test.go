@@ -60,8 +60,10 @@ func TestMatchesLikeReference(t *testing.T) {
 		}
 		p, err := Parse("random", []byte(text.String()))
 		if err != nil {
-			if !strings.Contains(err.Error(), "decided twice") {
-				t.Fatalf("%s\n%v", text.String(), err)
+			for line := range strings.Lines(err.Error()) {
+				if !strings.Contains(line, "decided twice") && !strings.Contains(line, "decides nothing") {
+					t.Fatalf("%s\n%v", text.String(), err)
+				}
 			}
 			continue
 		}
@@ -72,8 +74,11 @@ func TestMatchesLikeReference(t *testing.T) {
 				t.Fatal(err)
 			}
 			port := ports[random.IntN(3)]
-			deny, allow := p.match(name, port)
+			deny, allow, _ := p.match(name, port)
 			wantDeny, wantAllow := slowMatch(p.rules, name, port)
+			if wantDeny != nil {
+				wantAllow = nil // does not matter
+			}
 			if allow != wantAllow || deny != wantDeny {
 				t.Fatalf("%s\n%s:%d: got %v, %v; want %v, %v", text.String(), name, port, deny, allow, wantDeny, wantAllow)
 			}
@@ -95,10 +100,81 @@ func TestMatchesLikeReference(t *testing.T) {
 	}
 }
 
+// TestUnreachableRules holds the errors about rules that decide nothing to their
+// definition, on all names of few labels: a rule is refused if and only if for
+// each name and port that it speaks of some other rule denies.
+func TestUnreachableRules(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	labels := []string{"a", "b", "zz"} // no rule has zz, so a wildcard has names of its own
+	names := []string{"test"}
+	for from := 0; len(names) < 1+3+9+27+81; from++ {
+		for _, l := range labels {
+			names = append(names, l+"."+names[from])
+		}
+	}
+	ports := []uint16{80, 443, 8080}
+	count := map[bool]int{}
+	for range 4000 {
+		var lines []string
+		var text strings.Builder
+		text.WriteString("version: 1\nnetwork:\n  rules:\n")
+		for range 1 + random.IntN(4) {
+			base := "test"
+			for range 1 + random.IntN(2) {
+				base = labels[random.IntN(2)] + "." + base
+			}
+			line := fmt.Sprintf("{%s: %q", []string{"allow", "deny"}[random.IntN(2)], []string{"", "*."}[random.IntN(2)]+base)
+			if strings.HasPrefix(line, "{allow") || random.IntN(2) == 0 {
+				line += []string{", ports: [80]", ", ports: [443]", ", ports: [443, 80]"}[random.IntN(3)]
+			}
+			lines = append(lines, line+"}")
+			fmt.Fprintf(&text, "    - %s\n", line+"}")
+		}
+		_, err := Parse("random", []byte(text.String()))
+		if err != nil && strings.Contains(err.Error(), "twice") {
+			continue
+		}
+		for i := range lines {
+			var rules []*Rule // each by itself, so that none is refused
+			for _, line := range lines {
+				p, err := Parse("one", []byte("version: 1\nnetwork: {rules: ["+line+"]}"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				rules = append(rules, p.rules[0])
+			}
+			others := slices.Delete(slices.Clone(rules), i, i+1)
+			want := true
+			for _, text := range names {
+				for _, port := range ports {
+					name := Name{text}
+					d, a := slowMatch(rules[i:i+1], name, port)
+					if deny, _ := slowMatch(others, name, port); (d != nil || a != nil) && deny == nil {
+						want = false
+					}
+				}
+			}
+			got := err != nil && strings.Contains(err.Error(), fmt.Sprintf("random:%d:", i+4))
+			if got != want {
+				t.Fatalf("%s\nrule %d is refused: %v, want %v: %v", text.String(), i, got, want, err)
+			}
+			count[want]++
+		}
+	}
+	if count[true] < 500 || count[false] < 500 {
+		t.Fatalf("rules that decide nothing and others: %v", count)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"version: 1\n", "version: 1\nnetwork: {unknown: deny, rules: [{allow: a.test}]}\n",
 		"version: 1\nnetwork:\n  rules:\n    - {allow: \"*.github.io\", shared: true, ports: [1, 2], protocol: tcp, addresses: [10.0.0.1]}\n    - deny: b.test\n",
+		"version: 1\nnetwork:\n  presets: [go, github]\n  rules: [{deny: gist.github.com}, {deny: \"*.github.com\"}]\n",
+		"version: 1\nnetwork:\n  rules:\n    - allow: a.test\n    - deny: b.test\n    - allow: \"*.c.test\"\n    - allow: d.test\n      ports: [80]\n",
+		"version: 1\nnetwork:\n  rules:\n  - allow: |\n     - allow: b.test\n     - allow: c.test\n     - allow: d.test\n",
+		"- allow: a.test\n- allow: b.test\n- allow: c.test\n",
+		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - allow: 1.e1\n  - allow: \"*.com\"\n  - allow: \"1\"\n  - allow: a.test\n  - deny: 1.ee",
 		"a: &x [*x]\n", "version: !!int 1\n", "{", "- 1\n", "version: 1\n---\nversion: 1\n", "network: {rules: [{allow: *x}]}",
 	} {
 		f.Add([]byte(s))
@@ -107,6 +183,15 @@ func FuzzParse(f *testing.F) {
 		p, err := Parse("fuzz", data)
 		if (p == nil) == (err == nil) {
 			t.Fatalf("policy %v and error %v", p, err)
+		}
+		// Taking lines out must not show.
+		slow := &parser{name: "fuzz"}
+		slow.read(data)
+		whole := slow.compile()
+		if slowErr := slow.err(); fmt.Sprint(err) != fmt.Sprint(slowErr) {
+			t.Fatalf("error\n%v\nand read line by line\n%v", err, slowErr)
+		} else if err == nil && !slices.EqualFunc(p.rules, whole.rules, func(a, b *Rule) bool { return a.text == b.text && a.at() == b.at() }) {
+			t.Fatalf("%s\nand read line by line\n%s", p, whole)
 		}
 		if err != nil {
 			return

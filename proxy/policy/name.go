@@ -65,7 +65,7 @@ func ParseWireName(s string) (Name, error) {
 	case len(s) > 253:
 		return Name{}, errNameLong
 	}
-	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+	if isAddress(s) {
 		return Name{}, errNameIP
 	}
 	s = lower(s)
@@ -111,6 +111,17 @@ func checkLabel(label string) error {
 		}
 	}
 	return nil
+}
+
+// isAddress reports whether s is an IP address, with or without brackets. Names
+// that cannot be one do not cost the making of an error.
+func isAddress(s string) bool {
+	s = strings.Trim(s, "[]")
+	if s == "" || !strings.Contains(s, ":") && (s[len(s)-1] < '0' || s[len(s)-1] > '9') {
+		return false
+	}
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 func isNumber(label string) bool {
@@ -168,14 +179,14 @@ func parsePattern(s string) (Pattern, error) {
 		return Pattern{}, errors.New(`"*" would be every host: name them`)
 	case strings.Contains(s, "://"):
 		return Pattern{}, fmt.Errorf("%q is a URL: only the host name belongs here", s)
-	case isPrefix(s):
+	case strings.Contains(s, "/") && isPrefix(s):
 		return Pattern{}, fmt.Errorf("%q is a block of addresses: a rule has a host name", s)
 	case strings.ContainsAny(s, "/?#\\"):
 		return Pattern{}, fmt.Errorf("%q has a path: only the host name belongs here", s)
 	case strings.Contains(s, "@"):
 		return Pattern{}, fmt.Errorf("%q has a user: only the host name belongs here", s)
 	}
-	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+	if isAddress(s) {
 		return Pattern{}, fmt.Errorf("%q is an IP address: a rule has a host name, and may pin it with addresses: [%s]", s, strings.Trim(s, "[]"))
 	}
 	if strings.Contains(s, ":") {

@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -11,38 +13,35 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// Bounds of a policy file. A policy is written by people.
+// Bounds of a policy file. Most are written by people; the longest are lists of
+// domains that somebody publishes. A million rules of 64 bytes are more than
+// any of these, and about the most that is loaded while a person waits; in
+// memory each takes a few hundred bytes.
 const (
-	maxFile  = 1 << 20
-	maxRules = 10000
-	maxPorts = 64
-	maxAddrs = 64
+	maxRules  = 1 << 20
+	maxFile   = 64 * maxRules
+	maxPorts  = 64
+	maxAddrs  = 64
+	maxErrors = 100 // shown; the rest are counted
 )
 
 // Parse reads a policy. name is what error texts call it, a path or a policy's
-// name. Unknown keys, repeated keys, wrong types and rules that contradict each
-// other are errors; all of them are reported at once, joined, each as
-// "name:line: key: message". Keys of later versions are refused by name.
+// name. Unknown keys, repeated keys, wrong types, rules that contradict each
+// other and rules that decide nothing are errors; all of them are reported at
+// once, by position, each on a line as "name:line:column: key: message". Keys
+// of later versions are refused by name.
 func Parse(name string, data []byte) (*Policy, error) {
-	p := &parser{name: name}
 	if len(data) > maxFile {
-		p.fail(1, "", "larger than %d bytes", maxFile)
+		p := &parser{name: name}
+		p.fail(start, "", "larger than %d bytes", maxFile)
 		return nil, p.err()
 	}
-	var doc yaml.Node
-	if err := yaml.Load(data, &doc); err != nil {
-		line, message := 1, err.Error()
-		if le, ok := errors.AsType[*yaml.LoadError](err); ok {
-			line, message = max(le.Mark.Line, 1), le.Message
-		}
-		p.fail(line, "", "%s", message)
-		return nil, p.err()
+	short, runs := elide(data)
+	p := &parser{name: name, runs: runs}
+	if p.read(short); len(p.runs) > 0 {
+		p = &parser{name: name} // the lines mean something else where they stand
+		p.read(data)
 	}
-	root := &doc
-	if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
-		root = doc.Content[0]
-	}
-	p.document(root)
 	policy := p.compile()
 	if err := p.err(); err != nil {
 		return nil, err
@@ -52,33 +51,82 @@ func Parse(name string, data []byte) (*Policy, error) {
 
 // parser collects rules and mistakes.
 type parser struct {
-	name  string
-	rules []*Rule
-	errs  []error
+	name     string
+	runs     []run // lines that data lacks, not yet put back
+	rules    []*Rule
+	presets  []*Preset
+	problems []problem
 }
 
-func (p *parser) err() error { return errors.Join(p.errs...) }
+// position is a place in the file; both count from 1.
+type position struct{ line, column int }
 
-func (p *parser) fail(line int, key, format string, args ...any) {
+// start is where a problem of the whole file is.
+var start = position{1, 1}
+
+// at is where a node begins. An empty document has no place of its own.
+func at(n *yaml.Node) position { return position{max(n.Line, 1), max(n.Column, 1)} }
+
+type problem struct {
+	at   position
+	text string
+}
+
+// read parses the YAML and what it says. It leaves runs of p if the file is not
+// even YAML.
+func (p *parser) read(data []byte) {
+	var doc yaml.Node
+	if err := yaml.Load(data, &doc); err != nil {
+		where, message := start, err.Error()
+		if le, ok := errors.AsType[*yaml.LoadError](err); ok {
+			where, message = position{max(le.Mark.Line, 1), max(le.Mark.Column, 1)}, le.Message
+		}
+		p.fail(where, "", "%s", message)
+		return
+	}
+	root := &doc
+	if doc.Kind == yaml.DocumentNode && len(doc.Content) == 1 {
+		root = doc.Content[0]
+	}
+	p.document(root)
+}
+
+// err joins the problems in the order of the file.
+func (p *parser) err() error {
+	slices.SortStableFunc(p.problems, func(a, b problem) int {
+		return cmp.Or(cmp.Compare(a.at.line, b.at.line), cmp.Compare(a.at.column, b.at.column))
+	})
+	var errs []error
+	for i, problem := range p.problems {
+		if i == maxErrors {
+			errs = append(errs, fmt.Errorf("%s: and %d more", p.name, len(p.problems)-maxErrors))
+			break
+		}
+		errs = append(errs, fmt.Errorf("%s:%d:%d: %s", p.name, problem.at.line, problem.at.column, problem.text))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *parser) fail(where position, key, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if key != "" {
 		text = key + ": " + text
 	}
-	p.errs = append(p.errs, fmt.Errorf("%s:%d: %s", p.name, line, text))
+	p.problems = append(p.problems, problem{where, text})
 }
 
 // later are the keys that the language has but this version does not enforce.
 // Ignoring one would mean less protection than the file promises.
 var later = map[string][]string{
 	"":        {"workspace", "files", "limits"},
-	"network": {"ask_timeout", "presets"},
+	"network": {"ask_timeout"},
 }
 
 // mapping calls the function of each known key of n, and reports the rest. It
 // returns false if n is no mapping.
 func (p *parser) mapping(n *yaml.Node, path string, known map[string]func(key string, v *yaml.Node)) bool {
 	if n.Kind != yaml.MappingNode {
-		p.fail(max(n.Line, 1), path, "must be a mapping, not %s", kind(n))
+		p.fail(at(n), path, "must be a mapping, not %s", kind(n))
 		return false
 	}
 	p.plain(n, path)
@@ -88,11 +136,11 @@ func (p *parser) mapping(n *yaml.Node, path string, known map[string]func(key st
 		key := k.Value
 		full := strings.TrimPrefix(path+"."+key, ".")
 		if k.Kind != yaml.ScalarNode || k.ShortTag() != "!!str" {
-			p.fail(k.Line, path, "a key must be a word, not %s", kind(k))
+			p.fail(at(k), path, "a key must be a word, not %s", kind(k))
 			continue
 		}
 		if line, ok := seen[key]; ok {
-			p.fail(k.Line, full, "repeated, first in line %d", line)
+			p.fail(at(k), full, "repeated, first in line %d", line)
 			continue
 		}
 		seen[key] = k.Line
@@ -100,9 +148,9 @@ func (p *parser) mapping(n *yaml.Node, path string, known map[string]func(key st
 		case f != nil:
 			f(full, v)
 		case slices.Contains(later[path], key):
-			p.fail(k.Line, full, "not supported by this version")
+			p.fail(at(k), full, "not supported by this version")
 		default:
-			p.fail(k.Line, full, "unknown key%s", nearest(key, known))
+			p.fail(at(k), full, "unknown key%s", nearest(key, slices.Collect(maps.Keys(known))))
 		}
 	}
 	return true
@@ -112,10 +160,10 @@ func (p *parser) mapping(n *yaml.Node, path string, known map[string]func(key st
 // or a tag makes the text say something else than it seems to.
 func (p *parser) plain(n *yaml.Node, key string) {
 	if n.Anchor != "" {
-		p.fail(n.Line, key, "anchors are not supported")
+		p.fail(at(n), key, "anchors are not supported")
 	}
 	if n.Style&yaml.TaggedStyle != 0 {
-		p.fail(n.Line, key, "tags are not supported")
+		p.fail(at(n), key, "tags are not supported")
 	}
 }
 
@@ -125,13 +173,13 @@ func (p *parser) document(root *yaml.Node) {
 		"version": func(key string, v *yaml.Node) {
 			version = true
 			if n, ok := p.integer(key, v); ok && n != 1 {
-				p.fail(v.Line, key, "%d is not supported by this version, which knows 1", n)
+				p.fail(at(v), key, "%d is not supported by this version, which knows 1", n)
 			}
 		},
 		"network": p.network,
 	})
 	if ok && !version {
-		p.fail(max(root.Line, 1), "version", "missing: write version: 1")
+		p.fail(at(root), "version", "missing: write version: 1")
 	}
 }
 
@@ -141,14 +189,25 @@ func (p *parser) network(path string, n *yaml.Node) {
 			switch s, ok := p.text(key, v); {
 			case !ok, s == "deny":
 			case s == "ask":
-				p.fail(v.Line, key, `"ask" is not supported by this version: write deny`)
+				p.fail(at(v), key, `"ask" is not supported by this version: write deny`)
 			default:
-				p.fail(v.Line, key, "%q is not supported: write deny", s)
+				p.fail(at(v), key, "%q is not supported%s: write deny", s, nearest(s, []string{"deny"}))
 			}
 		},
 		"rules": func(key string, v *yaml.Node) {
-			for _, item := range p.list(key, v, maxRules) {
+			items := p.list(key, v, maxRules)
+			if len(items)+p.missing() > maxRules {
+				p.fail(at(v), key, "more than %d entries", maxRules)
+				items, p.runs = nil, nil
+			}
+			for i, item := range items {
 				p.rule(key, item)
+				p.restore(key, items[i:])
+			}
+		},
+		"presets": func(key string, v *yaml.Node) {
+			for _, item := range p.list(key, v, len(presets)) {
+				p.preset(key, item)
 			}
 		},
 	})
@@ -156,34 +215,34 @@ func (p *parser) network(path string, n *yaml.Node) {
 
 // rule reads one rule: a mapping whose allow or deny names the host.
 func (p *parser) rule(path string, n *yaml.Node) {
-	r := &Rule{Line: n.Line}
-	verdicts, mistakes := 0, len(p.errs)
+	r := &Rule{Line: n.Line, Column: n.Column}
+	verdicts, mistakes := 0, len(p.problems)
 	host := func(v Verdict) func(string, *yaml.Node) {
 		return func(key string, n *yaml.Node) {
 			verdicts++
-			r.Verdict, r.Line = v, n.Line
+			r.Verdict, r.Line, r.Column = v, n.Line, n.Column
 			if s, ok := p.text(key, n); ok {
 				var err error
 				if r.Pattern, err = parsePattern(s); err != nil {
-					p.fail(n.Line, key, "%v", err)
+					p.fail(at(n), key, "%v", err)
 				}
 			}
 		}
 	}
-	var protocolLine, sharedLine int
+	var protocolAt, sharedAt position
 	ok := p.mapping(n, path, map[string]func(string, *yaml.Node){
 		"allow": host(Allow),
 		"deny":  host(Deny),
 		"ports": func(key string, v *yaml.Node) { r.Ports = p.ports(key, v) },
 		"protocol": func(key string, v *yaml.Node) {
-			protocolLine = v.Line
+			protocolAt = at(v)
 			r.Protocol = p.protocol(key, v)
 		},
 		"addresses": func(key string, v *yaml.Node) { r.Addresses = p.addresses(key, v) },
 		"shared": func(key string, v *yaml.Node) {
-			sharedLine = v.Line
+			sharedAt = at(v)
 			if v.Kind != yaml.ScalarNode || v.ShortTag() != "!!bool" {
-				p.fail(v.Line, key, "must be true or false, not %s", kind(v))
+				p.fail(at(v), key, "must be true or false, not %s", kind(v))
 				return
 			}
 			r.Shared = strings.EqualFold(v.Value, "true")
@@ -193,49 +252,73 @@ func (p *parser) rule(path string, n *yaml.Node) {
 	case !ok:
 		return
 	case verdicts != 1:
-		p.fail(n.Line, path, "a rule has one of allow and deny")
+		p.fail(at(n), path, "a rule has one of allow and deny")
 	}
-	if len(p.errs) > mistakes {
+	if len(p.problems) > mistakes {
 		return
 	}
-	p.complete(path, r, protocolLine, sharedLine)
-	if len(p.errs) == mistakes {
+	p.complete(path, r, protocolAt, sharedAt)
+	if len(p.problems) == mistakes {
 		r.text = r.describe()
 		p.rules = append(p.rules, r)
 	}
 }
 
+// defaultPorts are the ports of an allow that names none; rules share them.
+var defaultPorts = [...][]uint16{TLS: {443}, HTTP: {80}, SSH: {22}, TCP: nil}
+
 // complete fills in the defaults and checks what depends on several keys.
-func (p *parser) complete(path string, r *Rule, protocolLine, sharedLine int) {
+func (p *parser) complete(path string, r *Rule, protocolAt, sharedAt position) {
 	if r.Verdict == Deny {
 		// A deny is about a name, whatever is spoken and wherever it leads.
-		if protocolLine > 0 {
-			p.fail(protocolLine, path+".protocol", "a deny covers every protocol")
+		if protocolAt.line > 0 {
+			p.fail(protocolAt, path+".protocol", "a deny covers every protocol")
 		}
 		if len(r.Addresses) > 0 {
-			p.fail(r.Line, path+".addresses", "a deny covers every address")
+			p.fail(r.at(), path+".addresses", "a deny covers every address")
 		}
-		if sharedLine > 0 {
-			p.fail(sharedLine, path+".shared", "belongs to an allow")
+		if sharedAt.line > 0 {
+			p.fail(sharedAt, path+".shared", "belongs to an allow")
 		}
 		return
 	}
 	if err := r.Pattern.checkBreadth(r.Shared); err != nil {
-		p.fail(r.Line, path+".allow", "%v", err)
+		p.fail(r.at(), path+".allow", "%v", err)
 	}
 	if r.Protocol == Unknown {
 		r.Protocol = TLS
 	}
 	if len(r.Ports) == 0 {
-		port := map[Protocol]uint16{TLS: 443, HTTP: 80, SSH: 22}[r.Protocol]
-		if port == 0 {
-			p.fail(r.Line, path+".ports", "missing: protocol %s has no port of its own", r.Protocol)
+		if r.Ports = defaultPorts[r.Protocol]; r.Ports == nil {
+			p.fail(r.at(), path+".ports", "missing: protocol %s has no port of its own", r.Protocol)
 			return
 		}
-		r.Ports = []uint16{port}
 	}
 	if slices.Contains(r.Ports, 53) {
-		p.fail(r.Line, path+".ports", "port 53 is answered by the proxy itself and never leaves")
+		p.fail(r.at(), path+".ports", "port 53 is answered by the proxy itself and never leaves")
+	}
+}
+
+// preset reads the name of a preset.
+func (p *parser) preset(key string, n *yaml.Node) {
+	s, ok := p.text(key, n)
+	if !ok {
+		return
+	}
+	set, names := (*Preset)(nil), []string(nil)
+	for i := range presets {
+		names = append(names, presets[i].Name)
+		if presets[i].Name == s {
+			set = &presets[i]
+		}
+	}
+	switch {
+	case set == nil:
+		p.fail(at(n), key, "%q is none of %s%s", s, strings.Join(names, ", "), nearest(s, names))
+	case slices.Contains(p.presets, set):
+		p.fail(at(n), key, "%s is listed twice", s)
+	default:
+		p.presets = append(p.presets, set)
 	}
 }
 
@@ -247,15 +330,15 @@ func (p *parser) ports(key string, n *yaml.Node) []uint16 {
 		switch {
 		case !ok:
 		case port < 1 || port > 65535:
-			p.fail(item.Line, key, "%d is not a port", port)
+			p.fail(at(item), key, "%d is not a port", port)
 		case slices.Contains(ports, uint16(port)):
-			p.fail(item.Line, key, "%d is listed twice", port)
+			p.fail(at(item), key, "%d is listed twice", port)
 		default:
 			ports = append(ports, uint16(port))
 		}
 	}
-	if n.Kind == yaml.SequenceNode && len(items) == 0 {
-		p.fail(n.Line, key, "is empty")
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		p.fail(at(n), key, "is empty")
 	}
 	return ports
 }
@@ -270,7 +353,7 @@ func (p *parser) protocol(key string, n *yaml.Node) Protocol {
 			return proto
 		}
 	}
-	p.fail(n.Line, key, "%q is none of tls, http, ssh, tcp", s)
+	p.fail(at(n), key, "%q is none of tls, http, ssh, tcp%s", s, nearest(s, protocolNames[TLS:DNS]))
 	return Unknown
 }
 
@@ -284,29 +367,29 @@ func (p *parser) addresses(key string, n *yaml.Node) []netip.Addr {
 		}
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			p.fail(item.Line, key, "%q is not an IP address", s)
+			p.fail(at(item), key, "%q is not an IP address", s)
 		} else if problem := checkPinned(a); problem != "" {
-			p.fail(item.Line, key, "%q %s", s, problem)
+			p.fail(at(item), key, "%q %s", s, problem)
 		} else if slices.Contains(addrs, a) {
-			p.fail(item.Line, key, "%s is listed twice", a)
+			p.fail(at(item), key, "%s is listed twice", a)
 		} else {
 			addrs = append(addrs, a)
 		}
 	}
-	if n.Kind == yaml.SequenceNode && len(items) == 0 {
-		p.fail(n.Line, key, "is empty")
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		p.fail(at(n), key, "is empty")
 	}
 	return addrs
 }
 
 func (p *parser) list(key string, n *yaml.Node, most int) []*yaml.Node {
 	if n.Kind != yaml.SequenceNode {
-		p.fail(max(n.Line, 1), key, "must be a list, not %s", kind(n))
+		p.fail(at(n), key, "must be a list, not %s", kind(n))
 		return nil
 	}
 	p.plain(n, key)
 	if len(n.Content) > most {
-		p.fail(n.Line, key, "more than %d entries", most)
+		p.fail(at(n), key, "more than %d entries", most)
 		return nil
 	}
 	return n.Content
@@ -314,7 +397,7 @@ func (p *parser) list(key string, n *yaml.Node, most int) []*yaml.Node {
 
 func (p *parser) text(key string, n *yaml.Node) (string, bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
-		p.fail(max(n.Line, 1), key, "must be a string, not %s", kind(n))
+		p.fail(at(n), key, "must be a string, not %s", kind(n))
 		return "", false
 	}
 	p.plain(n, key)
@@ -328,7 +411,7 @@ func (p *parser) integer(key string, n *yaml.Node) (int, bool) {
 			return i, true
 		}
 	}
-	p.fail(max(n.Line, 1), key, "must be a whole number, not %s", kind(n))
+	p.fail(at(n), key, "must be a whole number, not %s", kind(n))
 	return 0, false
 }
 
@@ -351,11 +434,11 @@ func kind(n *yaml.Node) string {
 	}
 }
 
-// nearest suggests the known key that was probably meant.
-func nearest(key string, known map[string]func(string, *yaml.Node)) string {
-	best, at := "", 3
-	for k := range known {
-		if d := distance(key, k); d < at || d == at && best != "" && k < best {
+// nearest suggests the known word that was probably meant.
+func nearest(word string, known []string) string {
+	best, at := "", min(3, len(word))
+	for _, k := range known {
+		if d := distance(word, k); d < at || d == at && best != "" && k < best {
 			best, at = k, d
 		}
 	}

@@ -4,12 +4,25 @@
 //
 // # From text to decision
 //
-// [Parse] walks the YAML strictly and reports every mistake with its line. The
-// rules are compiled into a trie of reversed labels (org, example, www), where
-// each node holds what is said about the name itself and about all names below
-// it. [Policy.Decide] walks the labels of a [Name] from the right, collects the
-// rules that match name and port, and applies them in the order that its
-// documentation numbers.
+// [Parse] walks the YAML strictly and reports every mistake with its line and
+// column. The rules are compiled into one hash table, whose keys are the names
+// of exact rules and the suffixes (".example.org") of wildcards: a trie of
+// reversed labels that is reached at any depth in one step. [Policy.Decide]
+// looks a [Name] up, and then what remains of it at each dot: so it meets every
+// rule that matches, the most specific first, and applies them in the order that
+// its documentation numbers. It allocates nothing unless it refuses an address.
+// [Policy.Explain] says the same at length, for a person.
+//
+// # What a rule must be good for
+//
+// Two rules of one verdict for one pattern and port tie, and the order of the
+// file must not decide: that is an error. So is a rule that can make no
+// difference because others deny all that it speaks of: on each of its ports,
+// or on all ports if it names none, a deny whose pattern covers the rule's own.
+// That is an allow that never allows, or a deny inside a wider one. A rule of
+// which some port is left is none, nor is an allow below a wider allow, which it
+// takes precedence of. The rules of presets ([Presets]) are not held to this:
+// the file's own rule wins a tie with them, and may deny what they allow.
 //
 // # Limits
 //
@@ -23,6 +36,8 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -95,15 +110,28 @@ type Decision struct {
 
 // Rule is one line of a policy.
 type Rule struct {
-	Verdict   Verdict
-	Pattern   Pattern
-	Ports     []uint16 // never empty for Allow; empty for Deny means every port
-	Protocol  Protocol // Unknown for Deny: every protocol
-	Addresses []netip.Addr
-	Shared    bool // the wildcard over a shared-hosting suffix is meant
-	Line      int  // in the policy file, from 1
+	Verdict  Verdict
+	Protocol Protocol // Unknown for Deny: every protocol
+	Shared   bool     // the wildcard over a shared-hosting suffix is meant
 
-	text string
+	next *Rule  // of the same pattern, in the order of the file, then the presets'
+	text string // for decisions
+
+	Ports     []uint16 // never empty for Allow; empty for Deny means every port
+	Addresses []netip.Addr
+	Pattern   Pattern
+	Preset    string // that the rule comes from; empty for a rule of the file itself
+
+	// Line and Column are where the file names the rule's host, from 1; zero for
+	// a rule of a preset.
+	Line, Column int
+}
+
+func (r *Rule) at() position { return position{r.Line, r.Column} }
+
+// covers reports whether the rule speaks of the port.
+func (r *Rule) covers(port uint16) bool {
+	return len(r.Ports) == 0 || slices.Contains(r.Ports, port)
 }
 
 // String is the rule in the policy's own syntax.
@@ -130,16 +158,39 @@ func (r *Rule) String() string {
 	return b.String()
 }
 
-// describe is the short form for decisions and records.
+// describe is the short form for decisions and records. Every rule has it ready,
+// so that a decision need not make it.
 func (r *Rule) describe() string {
-	text := r.Verdict.String() + " " + r.Pattern.String()
-	if len(r.Ports) > 0 {
-		text += ":" + join(r.Ports)
+	b := r.appendSummary(make([]byte, 0, 320))
+	if r.Preset != "" {
+		b = append(b, " (preset "...)
+		b = append(b, r.Preset...)
+	} else {
+		b = append(b, " (line "...)
+		b = strconv.AppendInt(b, int64(r.Line), 10)
+	}
+	return string(append(b, ')'))
+}
+
+// summary is describe without the place.
+func (r *Rule) summary() string { return string(r.appendSummary(nil)) }
+
+func (r *Rule) appendSummary(b []byte) []byte {
+	b = append(b, r.Verdict.String()...)
+	b = append(b, ' ')
+	if r.Pattern.Wildcard {
+		b = append(b, "*."...)
+	}
+	b = append(b, r.Pattern.Base.s...)
+	for i, port := range r.Ports {
+		b = append(b, [...]string{":", ", "}[min(i, 1)]...)
+		b = strconv.AppendUint(b, uint64(port), 10)
 	}
 	if r.Protocol != Unknown {
-		text += " " + r.Protocol.String()
+		b = append(b, ' ')
+		b = append(b, r.Protocol.String()...)
 	}
-	return fmt.Sprintf("%s (line %d)", text, r.Line)
+	return b
 }
 
 func join(ports []uint16) string {
@@ -153,11 +204,12 @@ func join(ports []uint16) string {
 // Policy is a compiled policy. It does not change and may be used by any number
 // of goroutines. The zero Policy and a nil one deny everything (I6).
 type Policy struct {
-	name  string
-	rules []*Rule
-	root  node
-	addrs map[netip.AddrPort]*Rule // pinned addresses, for connections to the bare address
-	ports map[uint16]bool          // of all allow rules
+	name    string
+	rules   []*Rule // the file's in its order, then the presets' in theirs
+	presets []*Preset
+	index   index
+	addrs   map[netip.AddrPort]*Rule // pinned addresses, for connections to the bare address
+	ports   map[uint16]bool          // of all allow rules
 }
 
 // Default returns a policy that denies everything.
@@ -175,7 +227,8 @@ func (p *Policy) Name() string {
 // is sent there could still turn out to be allowed.
 func (p *Policy) Mentions(port uint16) bool { return p != nil && p.ports[port] }
 
-// Rules returns the rules in the order of the file.
+// Rules returns the rules in the order of the file, and after them those of the
+// presets that it names.
 func (p *Policy) Rules() []Rule {
 	if p == nil {
 		return nil
@@ -187,17 +240,35 @@ func (p *Policy) Rules() []Rule {
 	return rules
 }
 
-// String is the policy in its own syntax with every default written out. Parsed
-// again it gives the same policy, but for the lines.
+// String is the policy in its own syntax with every default written out, the
+// rules of presets as comments. Parsed again it gives the same policy, but for
+// the positions.
 func (p *Policy) String() string {
 	var b strings.Builder
 	b.WriteString("version: 1\nnetwork:\n  unknown: deny\n")
-	if p == nil || len(p.rules) == 0 {
+	if p == nil {
+		p = &Policy{}
+	}
+	own := p.rules
+	if i := slices.IndexFunc(own, func(r *Rule) bool { return r.Preset != "" }); i >= 0 {
+		own = own[:i]
+	}
+	if len(p.presets) > 0 {
+		names := make([]string, len(p.presets))
+		for i, set := range p.presets {
+			names[i] = set.Name
+		}
+		fmt.Fprintf(&b, "  presets: [%s]\n", strings.Join(names, ", "))
+		for _, r := range p.rules[len(own):] {
+			fmt.Fprintf(&b, "    # %s: %s\n", r.Preset, r)
+		}
+	}
+	if len(own) == 0 {
 		b.WriteString("  rules: []\n")
 		return b.String()
 	}
 	b.WriteString("  rules:\n")
-	for _, r := range p.rules {
+	for _, r := range own {
 		fmt.Fprintf(&b, "    - %s\n", r)
 	}
 	return b.String()

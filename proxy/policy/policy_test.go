@@ -225,21 +225,65 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func BenchmarkDecide(b *testing.B) {
-	var text strings.Builder
-	text.WriteString("version: 1\nnetwork:\n  rules:\n")
-	for i := range 1000 {
-		fmt.Fprintf(&text, "    - allow: host%d.example.org\n", i)
-	}
-	p, err := Parse("bench", []byte(text.String()))
+// TestDecideAllocatesNothing covers everything but the refusal of an address,
+// whose reason names it.
+func TestDecideAllocatesNothing(t *testing.T) {
+	p, err := Parse("policy", []byte(`version: 1
+network:
+  presets: [github]
+  rules:
+    - allow: "*.example.org"
+    - deny: x.example.org
+    - {deny: y.example.org, ports: [80]}
+    - {allow: db.test, ports: [5432], protocol: tcp, addresses: [10.0.0.5, 10.0.0.6]}
+`))
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	name, _ := ParseName("host500.example.org")
-	b.ReportAllocs()
-	for b.Loop() {
-		if p.Decide(Request{Protocol: TLS, Name: name, Port: 443}).Verdict != Allow {
-			b.Fatal("denied")
+	global, private := netip.MustParseAddr("93.184.216.34"), netip.MustParseAddr("10.0.0.6")
+	for _, test := range []struct {
+		request Request
+		want    Verdict
+	}{
+		{Request{Protocol: TLS, Name: Name{"a.example.org"}, Port: 443}, Allow},
+		{Request{Protocol: TLS, Name: Name{"a.example.org"}, Port: 443, Addr: global}, Allow},
+		{Request{Protocol: TLS, Name: Name{"api.github.com"}, Port: 443}, Allow},
+		{Request{Protocol: TCP, Name: Name{"db.test"}, Port: 5432, Addr: private}, Allow},
+		{Request{Protocol: TCP, Addr: private, Port: 5432}, Allow},
+		{Request{Protocol: TLS, Name: Name{"x.example.org"}, Port: 443}, Deny},
+		{Request{Protocol: HTTP, Name: Name{"a.example.org"}, Port: 443}, Deny},
+		{Request{Protocol: TLS, Name: Name{"a.example.org"}, Port: 8443}, Deny},
+		{Request{Protocol: TLS, Name: Name{"nowhere.test"}, Port: 443}, Deny},
+		{Request{Protocol: TCP, Addr: global, Port: 5432}, Deny},
+		{Request{Protocol: DNS, Name: Name{"a.example.org"}}, Allow},
+		{Request{Protocol: DNS, Name: Name{"y.example.org"}}, Allow},
+		{Request{Protocol: DNS, Name: Name{"x.example.org"}}, Deny},
+		{Request{Protocol: DNS, Name: Name{"nowhere.test"}}, Deny},
+	} {
+		var got Decision
+		if n := testing.AllocsPerRun(10, func() { got = p.Decide(test.request) }); n != 0 {
+			t.Errorf("%+v: %v allocations", test.request, n)
+		}
+		if got.Verdict != test.want {
+			t.Errorf("%+v: %+v", test.request, got)
+		}
+	}
+}
+
+// TestBounds asserts what is too much, and that it is said once.
+func TestBounds(t *testing.T) {
+	head := "version: 1\nnetwork:\n  rules:\n"
+	for _, test := range []struct{ text, want string }{
+		{strings.Repeat("#", maxFile+1), "p:1:1: larger than 67108864 bytes"},
+		{head + strings.Repeat("    - deny: a.ab\n", maxRules+1), "p:4:5: network.rules: more than 1048576 entries"},
+		{head + strings.Repeat("    - {deny: 1}\n", maxErrors+2), `p:103:14: network.rules.deny: must be a string, not "1"` + "\np: and 2 more"},
+		{head + "    - {deny: a.test, ports: [" + strings.Repeat("1,", maxPorts) + "1]}", "p:4:29: network.rules.ports: more than 64 entries"},
+	} {
+		_, err := Parse("p", []byte(test.text))
+		if err == nil {
+			t.Errorf("accepted, want %s", test.want)
+		} else if got := err.Error(); !strings.HasSuffix(got, test.want) || strings.Count(got, "\n") > maxErrors {
+			t.Errorf("got %s, want %s", got[max(0, len(got)-200):], test.want)
 		}
 	}
 }

@@ -455,7 +455,7 @@ func TestStartErrors(t *testing.T) {
 		cmd    func(*exec.Cmd)
 		want   string
 	}{
-		{"a broken policy", func(c *Config) { c.PolicyYAML = []byte("version: 1\nx: 1\ny: 2\n") }, nil, `test:2: x: unknown key; test:3: y: unknown key`},
+		{"a broken policy", func(c *Config) { c.PolicyYAML = []byte("version: 1\nx: 1\ny: 2\n") }, nil, `test:2:1: x: unknown key; test:3:1: y: unknown key`},
 		{"a pool that is none", func(c *Config) { c.Pool = netip.MustParsePrefix("fd00::/64") }, nil, "not an IPv4 prefix"},
 		{"another program", nil, func(cmd *exec.Cmd) { cmd.Path = "/bin/true" }, "ended before it was ready"},
 		{"no program", nil, func(cmd *exec.Cmd) { cmd.Path = "/nowhere/proxy" }, "no such file"},
