@@ -10,7 +10,8 @@ import (
 )
 
 // million is the text of a policy with a million rules for names of three labels
-// below 20,000 domains: every hundredth is a wildcard and every tenth a deny.
+// below 20,000 domains: every hundredth is a wildcard, every tenth a deny, and
+// every second says its ports.
 var million = sync.OnceValue(func() []byte {
 	var b strings.Builder
 	b.WriteString("version: 1\nnetwork:\n  rules:\n")
@@ -22,7 +23,11 @@ var million = sync.OnceValue(func() []byte {
 		if i%10 == 8 {
 			verdict = "deny"
 		}
-		fmt.Fprintf(&b, "    - %s: \"%shost-%d.domain-%d.example\"\n", verdict, star, i, i%20_000)
+		rule := fmt.Sprintf("%s: \"%shost-%d.domain-%d.example\"", verdict, star, i, i%20_000)
+		if i%2 == 1 {
+			rule = "{" + rule + ", ports: [443, 8443]}"
+		}
+		b.WriteString("    - " + rule + "\n")
 	}
 	return []byte(b.String())
 })

@@ -173,6 +173,7 @@ func FuzzParse(f *testing.F) {
 		"version: 1\nnetwork:\n  presets: [go, github]\n  rules: [{deny: gist.github.com}, {deny: \"*.github.com\"}]\n",
 		"version: 1\nnetwork:\n  rules:\n    - allow: a.test\n    - deny: b.test\n    - allow: \"*.c.test\"\n    - allow: d.test\n      ports: [80]\n",
 		"version: 1\nnetwork:\n  rules:\n  - allow: |\n     - allow: b.test\n     - allow: c.test\n     - allow: d.test\n",
+		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - {allow: b.test, ports: [1, 65535], protocol: tcp}\n  - {deny: c.test, ports: [080]}\n  - {allow: d.test, protocol: ssh}\n  - {deny: e.test, protocol: tls}\n  - {deny: f.test, ports: [80, 80]}\n  - {deny: g.test}\n  - {deny: h.test, }\n  - {allow: i.test, ports: [53]}\n  - {deny: j.test, ports: []}\n  - {allow: k.test, protocol: tcp}\n  - {deny: l.test, ports: [65536]}\n  - {deny: m.test, ports: [1], }\n  - {deny: n.test}\n",
 		"- allow: a.test\n- allow: b.test\n- allow: c.test\n",
 		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - allow: 1.e1\n  - allow: \"*.com\"\n  - allow: \"1\"\n  - allow: a.test\n  - deny: 1.ee",
 		"a: &x [*x]\n", "version: !!int 1\n", "{", "- 1\n", "version: 1\n---\nversion: 1\n", "network: {rules: [{allow: *x}]}",
