@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command cofferdam shows and looks after the sandboxes of this host: which run, what was made of their containers, what their agents
-// asked for and got, what the host lacks, and what was left behind.
+// asked for and got, what a policy allows and why, what the host lacks, and what was left behind.
 package main
 
 import (
@@ -54,7 +54,7 @@ Containers get the walls from the containerd runtime io.containerd.cofferdam.v1:
 NAME is a policy, /etc/cofferdam/policies/NAME.yaml; without one, everything is denied. This command shows
 what became of such containers. A sandbox is named by its container's ID, or by NAMESPACE:ID.
 
-Exit status: 0 success, 1 something was found (doctor), 125 a failure of cofferdam's own.`,
+Exit status: 0 success, 1 something was found (doctor, policy check), 125 a failure of cofferdam's own.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -63,7 +63,7 @@ Exit status: 0 success, 1 something was found (doctor), 125 a failure of cofferd
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(psCommand(p), inspectCommand(p), logCommand(p), doctorCommand(p), gcCommand(p))
+	root.AddCommand(psCommand(p), inspectCommand(p), logCommand(p), doctorCommand(p), gcCommand(p), policyCommand(p))
 
 	err := root.ExecuteContext(ctx)
 	switch {

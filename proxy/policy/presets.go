@@ -91,3 +91,16 @@ func (s *Preset) Rules() []*Rule {
 	}
 	return rules
 }
+
+// Domains describes what the preset allows, a line for each domain.
+func (s *Preset) Domains() []string {
+	var lines []string
+	for _, h := range s.hosts {
+		line := h.domain + ", " + h.protocol.String()
+		if h.bare {
+			line += ", and the domain itself"
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}

@@ -1,0 +1,174 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/shim/sandbox"
+	"cofferdam.dev/cofferdam/spec"
+)
+
+func policyCommand(p sandbox.Paths) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "policy",
+		Short: "Check policies, explain what they decide, list presets",
+		Long: `A policy says which names a sandbox may reach. Policies are files in ` + p.Policies + `; a container
+names one with the annotation cofferdam.dev/policy.
+
+  version: 1
+  network:
+    presets: [github]                  # rules that come with cofferdam: cofferdam policy presets
+    rules:
+      - allow: api.example.org         # TLS on port 443
+      - allow: "*.example.net"         # one label or more, never example.net itself
+      - deny: tracker.example.net      # deny beats allow, then the most specific counts
+      - {allow: git.example.org, protocol: ssh, ports: [22]}                        # tls, http, ssh or tcp
+      - {allow: db.example.org, protocol: tcp, ports: [5432], addresses: [10.1.2.3]}   # not resolved, may be private
+
+Rules that tie are an error, and so is one that decides nothing, since a wider deny covers all of it. The file's own
+rules win a tie with those of a preset, and may deny what a preset allows.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(policyCheckCommand(), policyExplainCommand(p), policyPresetsCommand())
+	return c
+}
+
+func policyCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Say whether policy files are valid, and if not, everything that is wrong with them",
+		Long: `Reads policy files as a sandbox would, and prints each mistake as FILE:LINE:COLUMN: KEY: MESSAGE. A file that
+somebody else could have written is one too. Exit status 1 if a policy is bad, 125 if a file cannot be read.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			var unread []error
+			var found error
+			for _, file := range files {
+				pol, err := policy.Load(file)
+				switch {
+				case err == nil:
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", file, count(len(pol.Rules()), "rule"))
+				case errors.As(err, new(*fs.PathError)):
+					unread = append(unread, err)
+				default:
+					fmt.Fprintln(cmd.OutOrStdout(), err)
+					found = errFound
+				}
+			}
+			if unread != nil {
+				return errors.Join(unread...)
+			}
+			return found
+		},
+	}
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+func policyExplainCommand(p sandbox.Paths) *cobra.Command {
+	name := ""
+	c := &cobra.Command{
+		Use:   "explain [--policy NAME|FILE] HOST[:PORT]",
+		Short: "Show what a policy decides about a host, by which rule, and what would allow it",
+		Long: `Shows the decision for each protocol, on PORT or else on each port that a rule for the host names; which rules speak of
+the host, and what became of each; and what would have to change to allow it. HOST is a name or an address.
+
+Without --policy it explains the policy of containers that name none, which denies everything. Nothing is resolved: a
+name that is allowed is still refused where it leads to loopback, private, link-local or metadata addresses, unless
+its rule names the address.`,
+		Example: `  cofferdam policy explain --policy web api.example.org
+  cofferdam policy explain --policy ./web.yaml git.example.org:22`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			host, addr, port, err := parseTarget(args[0])
+			if err != nil {
+				return err
+			}
+			pol, err := loadNamed(p, name)
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(cmd.OutOrStdout(), pol.Explain(host, addr, port))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&name, "policy", "", "a policy's `NAME`, or a file: what has a slash or ends in .yaml")
+	return c
+}
+
+// loadNamed loads the policy that a person named; none is the one of containers that name none.
+func loadNamed(p sandbox.Paths, name string) (*policy.Policy, error) {
+	switch {
+	case name == "":
+		return policy.Default(), nil
+	case strings.Contains(name, "/"), strings.HasSuffix(name, ".yaml"):
+		return policy.Load(name)
+	}
+	if err := spec.CheckPolicyName(name); err != nil {
+		return nil, err
+	}
+	return policy.Load(filepath.Join(p.Policies, name+".yaml"))
+}
+
+// parseTarget reads HOST[:PORT]; port 0 is none. Of an IPv6 address with a port the address is in brackets.
+func parseTarget(target string) (name policy.Name, addr netip.Addr, port uint16, err error) {
+	host, portText, hasPort := target, "", false
+	if i := strings.LastIndexByte(target, ':'); i >= 0 && (strings.Count(target, ":") == 1 || strings.HasPrefix(target, "[") && target[i-1] == ']') {
+		host, portText, hasPort = target[:i], target[i+1:], true
+	}
+	if hasPort {
+		n, err := strconv.ParseUint(portText, 10, 16)
+		if err != nil || n == 0 || portText[0] == '0' {
+			return name, addr, 0, fmt.Errorf("%s: %q is not a port", target, portText)
+		}
+		port = uint16(n)
+	}
+	bare := host
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		bare = host[1 : len(host)-1]
+	}
+	if addr, err = netip.ParseAddr(bare); err == nil {
+		return name, addr, port, nil
+	}
+	if name, err = policy.ParseName(host); err != nil {
+		return name, addr, 0, fmt.Errorf("%s: %w", target, err)
+	}
+	return name, netip.Addr{}, port, nil
+}
+
+func policyPresetsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "presets",
+		Short: "List the rule sets that a policy can take in with presets: [NAME]",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w := cmd.OutOrStdout()
+			for i, set := range policy.Presets() {
+				if i > 0 {
+					fmt.Fprintln(w)
+				}
+				fmt.Fprintf(w, "%s: %s\n  risk: %s\n", set.Name, set.Purpose, set.Risk)
+				for _, d := range set.Domains() {
+					fmt.Fprintf(w, "  allow %s\n", d)
+				}
+			}
+			return nil
+		},
+	}
+}
