@@ -179,6 +179,9 @@ func (p *parser) restore(path string, items []*yaml.Node) {
 	for line := range strings.Lines(p.runs[0].text) {
 		number++
 		said, _ := plainRule(line)
+		if n := len(rules); n > 0 && slices.Equal(said.ports, rules[n-1].Ports) {
+			said.ports = rules[n-1].Ports // most say the same
+		}
 		rules = append(rules, Rule{Verdict: said.verdict, Ports: said.ports, Protocol: said.protocol, Line: number, Column: said.column})
 		r, mistakes := &rules[len(rules)-1], len(p.problems)
 		var err error

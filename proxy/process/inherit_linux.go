@@ -19,7 +19,7 @@ import (
 // RLIMIT_NPROC counts all threads of the user: of all sandboxes that share one,
 // and of a person's whole session where the proxy runs as that person.
 const (
-	maxConfig = 8 << 20
+	maxConfig = 96 << 20 // the longest policy is 64 MiB, and a third more in base64
 	maxFiles  = 8192
 	maxProcs  = 16384
 	maxFile   = 32 << 20 // the names file of a full pool fits
