@@ -18,7 +18,9 @@ func prefixes(texts ...string) []netip.Prefix {
 
 // classes in the order of the check, the narrow ones first. Sources: the IANA
 // IPv4 and IPv6 special-purpose address registries (RFC 6890), and the vendors'
-// documents for metadata services.
+// documents for metadata services. What the registries call globally reachable
+// is here too where no server can be that is meant by a name: anycast of
+// protocols, sinks of AS112 (RFC 7534, 7535), relays of tunnels.
 func classes() []class {
 	return []class{
 		{"a cloud metadata address", prefixes(
@@ -30,12 +32,16 @@ func classes() []class {
 		{"link-local", prefixes("169.254.0.0/16", "fe80::/10")},
 		{"private", prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10")},
 		{"in the carrier-grade NAT block", prefixes("100.64.0.0/10")},
+		{"the broadcast address", prefixes("255.255.255.255/32")},
 		{"a multicast address", prefixes("224.0.0.0/4", "ff00::/8")},
 		{"a documentation address", prefixes("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20")},
 		{"a benchmark address", prefixes("198.18.0.0/15", "2001:2::/48")},
 		{"a tunnel address (6to4)", prefixes("2002::/16", "192.88.99.0/24")},
 		{"a tunnel address (Teredo)", prefixes("2001::/32")},
-		{"reserved", prefixes("192.0.0.0/24", "240.0.0.0/4", "2001:10::/28", "2001:20::/28")},
+		{"a tunnel address (AMT)", prefixes("192.52.193.0/24", "2001:3::/32")},
+		{"an AS112 address", prefixes("192.31.196.0/24", "192.175.48.0/24", "2001:4:112::/48", "2620:4f:8000::/48")},
+		{"an identifier, not an address (ORCHID, DET)", prefixes("2001:10::/28", "2001:20::/28", "2001:30::/28")},
+		{"reserved", prefixes("192.0.0.0/24", "240.0.0.0/4", "2001::/23")},
 	}
 }
 
@@ -48,8 +54,10 @@ var (
 // special says what kind of address a is if a name must not lead there, and is
 // empty for global unicast. IPv4 inside IPv6 is judged as what it contains: a
 // v4-mapped address always, NAT64's well-known prefix (RFC 6052) because that
-// is how an IPv6-only host reaches IPv4. Deprecated tunnels are refused whatever
-// they contain.
+// is how an IPv6-only host reaches IPv4. Tunnels and NAT64's local-use prefix
+// (RFC 8215), where the place of the IPv4 address is not known, are refused
+// whatever they contain. A NAT64 prefix out of a network's own global block looks
+// like any other address of that network.
 func special(a netip.Addr) string {
 	if !a.IsValid() {
 		return "no address"
@@ -70,7 +78,7 @@ func special(a netip.Addr) string {
 		}
 	}
 	if a.Is6() && !globalIPv6.Contains(a) {
-		return "reserved" // ::/96, 64:ff9b:1::/48, 100::/64, 5f00::/16 and the rest
+		return "reserved" // also ::/96, ::ffff:0:0:0/96, 64:ff9b:1::/48, 100::/64, 5f00::/16
 	}
 	return ""
 }
