@@ -115,6 +115,11 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 	if failure == nil {
 		upstream, failure = c.s.dial(ctx, q, targets)
 	}
+	if late, ok := errors.AsType[*denied](failure); ok { // since it was allowed
+		c.record(q, late.d, netip.AddrPort{})
+		c.refuse(q)
+		return
+	}
 	if failure != nil {
 		c.close(q, netip.AddrPort{}, 0, 0, failure)
 		c.fail(q)

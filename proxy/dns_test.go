@@ -263,22 +263,28 @@ func streamTo(t *testing.T, s *Server) net.Conn {
 	return agent
 }
 
-// authority is a DNS server of the internet, on loopback: it answers A with what
-// it is told, and records the names that it was asked for.
+// authority is a DNS server of the internet, on loopback: it answers A and AAAA
+// with what the function says, by UDP and TCP.
 type authority struct {
-	mu    sync.Mutex // guards asked
-	asked []string
-	addr  netip.AddrPort
+	mu     sync.Mutex // guards asked and change
+	asked  []string
+	change func(m *dnsmessage.Message, tcp bool) bool // of each answer, if not nil; false: there is none
+	addr   netip.AddrPort
 }
 
 func newAuthority(t *testing.T, answer func(name string) []netip.Addr) *authority {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &authority{addr: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
+	t.Cleanup(func() { listener.Close() })
+	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(listener.Addr().(*net.TCPAddr).AddrPort()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { conn.Close() })
+	a := &authority{addr: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -286,30 +292,63 @@ func newAuthority(t *testing.T, answer func(name string) []netip.Addr) *authorit
 			if err != nil {
 				return
 			}
-			var m dnsmessage.Message
-			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			name := m.Questions[0].Name
-			a.mu.Lock()
-			a.asked = append(a.asked, name.String())
-			a.mu.Unlock()
-			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-			for _, addr := range answer(name.String()) {
-				h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET}
-				switch {
-				case addr.Is4() && m.Questions[0].Type == dnsmessage.TypeA:
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: addr.As4()}})
-				case addr.Is6() && m.Questions[0].Type == dnsmessage.TypeAAAA:
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
-				}
-			}
-			if b, err := m.Pack(); err == nil {
+			if b := a.reply(buf[:n], answer, false); b != nil {
 				conn.WriteToUDPAddrPort(b, from)
 			}
 		}
 	}()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			var size [2]byte
+			io.ReadFull(conn, size[:])
+			query := make([]byte, binary.BigEndian.Uint16(size[:]))
+			io.ReadFull(conn, query)
+			if b := a.reply(query, answer, true); b != nil {
+				conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
+			}
+			conn.Close()
+		}
+	}()
 	return a
+}
+
+func (a *authority) reply(query []byte, answer func(name string) []netip.Addr, tcp bool) []byte {
+	var m dnsmessage.Message
+	if m.Unpack(query) != nil || len(m.Questions) != 1 {
+		return nil
+	}
+	name := m.Questions[0].Name
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = append(a.asked, name.String())
+	m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+	for _, addr := range answer(name.String()) {
+		h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET}
+		switch {
+		case addr.Is4() && m.Questions[0].Type == dnsmessage.TypeA:
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: addr.As4()}})
+		case addr.Is6() && m.Questions[0].Type == dnsmessage.TypeAAAA:
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}})
+		}
+	}
+	if a.change != nil && !a.change(&m, tcp) {
+		return nil
+	}
+	b, err := m.Pack()
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+func (a *authority) setChange(change func(*dnsmessage.Message, bool) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.change = change
 }
 
 func (a *authority) names() []string {
@@ -395,7 +434,7 @@ func TestTargets(t *testing.T) {
 	}
 
 	silent := newAuthority(t, func(string) []netip.Addr { return nil })
-	l.server.resolver = newResolver([]netip.AddrPort{silent.addr})
+	l.server.servers = newResolvers([]netip.AddrPort{silent.addr})
 	if d, targets, err := l.server.authorize(t.Context(), q); d.Verdict != policy.Allow || len(targets) != 0 || err == nil {
 		t.Errorf("no address: %v, %v, %v", d, targets, err)
 	}

@@ -62,7 +62,7 @@ type Server struct {
 	cfg      Config
 	dns      *ipv4.PacketConn
 	names    *names
-	resolver *net.Resolver
+	servers  []*net.Resolver // asked in this order
 	lookups  lookups
 	timeouts timeouts
 	splices  chan struct{} // one token per direction that is spliced
@@ -74,8 +74,11 @@ type Server struct {
 type timeouts struct {
 	peek    time.Duration // for the first bytes where a rule expects some
 	refuse  time.Duration // for the first bytes of what is refused anyhow
-	dial    time.Duration // for one address
+	dial    time.Duration // for all addresses of one name
+	attempt time.Duration // for one address
+	stagger time.Duration // before the next address is tried beside one that has not answered
 	resolve time.Duration // for one name
+	server  time.Duration // before the next server is asked beside one that has not answered
 	idle    time.Duration // without a byte in either direction
 	dns     time.Duration // for the next query of a stream
 }
@@ -109,14 +112,15 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("new proxy: dns socket: %w", err)
 	}
 	return &Server{
-		cfg:      cfg,
-		dns:      dns,
-		names:    names,
-		resolver: newResolver(cfg.Resolver),
-		splices:  make(chan struct{}, maxSplices),
+		cfg:     cfg,
+		dns:     dns,
+		names:   names,
+		servers: newResolvers(cfg.Resolver),
+		splices: make(chan struct{}, maxSplices),
 		timeouts: timeouts{
 			peek: 10 * time.Second, refuse: time.Second,
-			dial: 10 * time.Second, resolve: 10 * time.Second,
+			dial: 30 * time.Second, attempt: 10 * time.Second, stagger: 250 * time.Millisecond,
+			resolve: 10 * time.Second, server: time.Second,
 			idle: time.Hour, dns: 10 * time.Second,
 		},
 	}, nil

@@ -1,0 +1,87 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+)
+
+// maxAnswers bounds the addresses of one name that are looked at.
+const maxAnswers = 64
+
+// newResolvers returns one resolver for each server, or a single one for those
+// of the host's resolv.conf. They are Go's own, which start no processes, ask for
+// A and AAAA at once, ask again by TCP what did not fit, and merge questions that
+// are the same at the same time. Like every program of the host they look into
+// its hosts file first, if nsswitch.conf has it first: what stands there passes
+// the same filter of addresses.
+func newResolvers(servers []netip.AddrPort) []*net.Resolver {
+	if len(servers) == 0 {
+		return []*net.Resolver{{PreferGo: true}}
+	}
+	resolvers := make([]*net.Resolver, len(servers))
+	for i, server := range servers {
+		resolvers[i] = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, server.String())
+		}}
+	}
+	return resolvers
+}
+
+// lookup resolves a name in UPLINK: an allowed one, or the upstream proxy's. The
+// name is absolute: the host's search list must not turn it into another. The
+// next server is asked when one fails or is slow; that a name does not exist is
+// an answer, which the next one does not change. At most maxAnswers addresses
+// come back, the families in turns.
+func (s *Server) lookup(ctx context.Context, name policy.Name) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeouts.resolve)
+	defer cancel()
+	type answer struct {
+		addrs []netip.Addr
+		none  error
+	}
+	ask := func(ctx context.Context, r *net.Resolver) (answer, error) {
+		addrs, err := r.LookupNetIP(ctx, "ip", name.String()+".")
+		e, ok := errors.AsType[*net.DNSError](err)
+		switch {
+		case !ok:
+			return answer{addrs: addrs}, err
+		case e.IsNotFound:
+			return answer{none: errors.New(e.Err)}, nil
+		}
+		return answer{}, errors.New(e.Err) // without the name, which the record has, and the server, which is not the agent's business
+	}
+	a, err := race(ctx, s.timeouts.server, s.servers, ask, func(answer) {})
+	if err = errors.Join(err, a.none); err != nil {
+		return nil, fmt.Errorf("resolve: %w", err)
+	}
+	for i := range a.addrs {
+		a.addrs[i] = a.addrs[i].Unmap()
+	}
+	addrs := interleave(a.addrs)
+	return addrs[:min(len(addrs), maxAnswers)], nil
+}
+
+// interleave orders addresses so that the families take turns, beginning with
+// that of the first (RFC 8305, 4).
+func interleave(addrs []netip.Addr) []netip.Addr {
+	var families [2][]netip.Addr
+	for _, a := range addrs {
+		i := 0
+		if a.Is4() != addrs[0].Is4() {
+			i = 1
+		}
+		families[i] = append(families[i], a)
+	}
+	n := min(len(families[0]), len(families[1]))
+	mixed := make([]netip.Addr, 0, len(addrs))
+	for i := range n {
+		mixed = append(mixed, families[0][i], families[1][i])
+	}
+	return slices.Concat(mixed, families[0][n:], families[1][n:])
+}
