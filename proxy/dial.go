@@ -18,7 +18,8 @@ const maxTargets = 8
 // authorize decides about a question, resolves the name if that is allowed, and
 // decides again about each address. The targets are those that are allowed. If
 // none is, the decision is the denial of one of them; if there is none at all,
-// the decision stands and failure says why.
+// the decision stands and failure says why. A name that the upstream proxy
+// resolves has one target, without an address.
 func (s *Server) authorize(ctx context.Context, q question) (d policy.Decision, targets []netip.AddrPort, failure error) {
 	d = s.decide(q)
 	if d.Verdict != policy.Allow {
@@ -26,6 +27,9 @@ func (s *Server) authorize(ctx context.Context, q question) (d policy.Decision, 
 	}
 	addrs := interleave(d.Addresses)
 	if len(addrs) == 0 {
+		if s.cfg.Proxy.Carries(q.Name.String(), netip.Addr{}) {
+			return d, []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, q.Port)}, nil
+		}
 		if addrs, failure = s.lookup(ctx, q.Name); failure != nil {
 			return d, nil, failure
 		}
@@ -50,14 +54,18 @@ func (s *Server) authorize(ctx context.Context, q question) (d policy.Decision, 
 // dial connects to the target that answers first. What it connects to was
 // decided before, and is decided once more where it cannot change any more.
 func (s *Server) dial(ctx context.Context, q question, targets []netip.AddrPort) (*net.TCPConn, error) {
-	if len(targets) == 0 {
-		return nil, errors.New("dial: no address")
-	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeouts.dial)
 	defer cancel()
 	return race(ctx, s.timeouts.stagger, targets, func(ctx context.Context, target netip.AddrPort) (*net.TCPConn, error) {
 		q := q
 		q.Addr = target.Addr()
+		if s.cfg.Proxy.Carries(q.Name.String(), q.Addr) {
+			conn, err := s.through(ctx, q)
+			if err != nil {
+				return nil, fmt.Errorf("upstream proxy: %w", err)
+			}
+			return conn, nil
+		}
 		conn, err := s.connect(ctx, target, func(address string) error { return s.check(q, address) })
 		if err != nil {
 			return nil, fmt.Errorf("dial %s: %w", target, err)

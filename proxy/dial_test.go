@@ -36,7 +36,7 @@ func TestRace(t *testing.T) {
 		err    string
 		after  time.Duration
 	}{
-		{"nothing to try", nil, 0, nil, -1, "<nil>", 0},
+		{"nothing to try", nil, 0, nil, -1, "no address", 0},
 		{"the first is fast enough", []way{{takes: 200 * time.Millisecond}, {takes: 1}}, 0, []time.Duration{0}, 0, "", 200 * time.Millisecond},
 		{"the second is started beside the first", []way{{takes: time.Second}, {takes: 100 * time.Millisecond}}, 0, []time.Duration{0, stagger}, 1, "", 350 * time.Millisecond},
 		{"the first answers after all", []way{{takes: 300 * time.Millisecond}, {}, {}}, 0, []time.Duration{0, stagger}, 0, "", 300 * time.Millisecond},

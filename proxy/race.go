@@ -15,6 +15,10 @@ import (
 // and what they reached nevertheless is discarded. Without a success the error
 // holds every failure.
 func race[W, T any](ctx context.Context, stagger time.Duration, ways []W, try func(context.Context, W) (T, error), discard func(T)) (T, error) {
+	var none T
+	if len(ways) == 0 {
+		return none, errors.New("no address")
+	}
 	type result struct {
 		reached T
 		err     error
@@ -57,7 +61,6 @@ func race[W, T any](ctx context.Context, stagger time.Duration, ways []W, try fu
 			next.Reset(0)
 		}
 	}
-	var none T
 	return none, joined(failures)
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/record"
+	"cofferdam.dev/cofferdam/proxy/upstream"
 )
 
 // Config is what a server needs. Every field without a stated default is
@@ -49,8 +50,11 @@ type Config struct {
 	Box netip.Addr
 
 	// Resolver lists DNS servers, tried in order; empty means the host's
-	// resolv.conf.
+	// resolv.conf. Its order of hosts file and DNS holds in either case.
 	Resolver []netip.AddrPort
+
+	// Proxy is the HTTP proxy that carries what is allowed; nil: none does.
+	Proxy *upstream.Proxy
 
 	// MaxConns bounds the connections that are open at once, 1024 if zero.
 	// Further ones wait in the listener's queue.
@@ -74,7 +78,7 @@ type Server struct {
 type timeouts struct {
 	peek    time.Duration // for the first bytes where a rule expects some
 	refuse  time.Duration // for the first bytes of what is refused anyhow
-	dial    time.Duration // for all addresses of one name
+	dial    time.Duration // for all addresses of one name, and the upstream proxy's answer
 	attempt time.Duration // for one address
 	stagger time.Duration // before the next address is tried beside one that has not answered
 	resolve time.Duration // for one name
@@ -98,6 +102,10 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("new proxy: missing Names")
 	case !cfg.Box.IsValid():
 		return nil, errors.New("new proxy: missing Box")
+	case len(cfg.Resolver) > upstream.MaxServers:
+		return nil, fmt.Errorf("new proxy: %d resolvers, %d at most", len(cfg.Resolver), upstream.MaxServers)
+	case cfg.Proxy != nil && (cfg.Proxy.Host == "" || cfg.Proxy.Port == 0):
+		return nil, errors.New("new proxy: upstream proxy without host or port")
 	case cfg.MaxConns < 0:
 		return nil, fmt.Errorf("new proxy: MaxConns is %d", cfg.MaxConns)
 	case cfg.MaxConns == 0:

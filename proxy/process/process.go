@@ -31,6 +31,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"cofferdam.dev/cofferdam/proxy/upstream"
 )
 
 // The numbers of the inherited file descriptors.
@@ -71,6 +73,9 @@ type Config struct {
 	// Resolver lists DNS servers in UPLINK, tried in order; empty means those
 	// of the host's resolv.conf.
 	Resolver []netip.AddrPort
+
+	// Proxy is the HTTP proxy in UPLINK that carries what is allowed; nil: none.
+	Proxy *upstream.Proxy
 
 	// Box is the agent's address, the only peer that is served; the zero Addr
 	// is BoxAddr. Only tests on loopback need another.

@@ -42,7 +42,7 @@ type Record struct {
 	Name     string `json:"name,omitempty"`
 	Address  string `json:"address,omitempty"`  // original destination, as the agent dialled it
 	Port     uint16 `json:"port,omitempty"`     // original destination
-	Upstream string `json:"upstream,omitempty"` // address and port that the proxy dials
+	Upstream string `json:"upstream,omitempty"` // address and port that the proxy dials; in a close also the site's HTTP proxy's
 	Rule     string `json:"rule,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Policy   string `json:"policy,omitempty"`
