@@ -112,7 +112,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 	}
 	sb, err := sandbox.Prepare(ctx, s.paths, sandbox.Request{
 		Namespace: namespace, Container: r.ID, Bundle: r.Bundle, Runtime: runtime, Limits: config.Limits,
-		Start: startChild,
+		Upstream: config.Upstream, Start: startChild,
 	})
 	if err != nil {
 		return nil, err

@@ -26,6 +26,8 @@ type Config struct {
 	FixedRuntimeFor string
 	// Limits is the most that any sandbox gets; zero fields mean spec.DefaultLimits.
 	Limits spec.Limits
+	// Upstream is the way out of every sandbox.
+	Upstream Upstream
 }
 
 // configFile is the text form of Config.
@@ -38,52 +40,66 @@ type configFile struct {
 		Pids   int64   `yaml:"pids"`
 		CPUs   float64 `yaml:"cpus"`
 	} `yaml:"limits"`
+	Upstream yaml.Node `yaml:"upstream"` // see upstreamSection
 }
 
 // LoadConfig reads a configuration file strictly: an unknown or repeated key is an error. A file that anybody but root (or the
 // caller) can write is refused, since whoever writes it chooses a program that root runs.
 func LoadConfig(path string) (Config, error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, nil
+	c, section, err := loadConfig(path)
+	if err == nil && section.Kind != 0 {
+		c.Upstream, err = upstreamSection{path}.read(section)
 	}
 	if err != nil {
 		return Config{}, err
 	}
-	if err := trusted(path); err != nil {
-		return Config{}, err
-	}
+	return c, nil
+}
+
+// loadConfig reads all but the upstream section, which it returns; its Kind is 0 if there is none.
+func loadConfig(path string) (c Config, upstream *yaml.Node, err error) {
 	var f configFile
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, &f.Upstream, nil
+	}
+	if err != nil {
+		return Config{}, nil, err
+	}
+	if err := trusted(path); err != nil {
+		return Config{}, nil, err
+	}
 	if err := yaml.Load(b, &f, yaml.WithKnownFields(), yaml.WithUniqueKeys()); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+		return Config{}, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if f.Version != 1 {
-		return Config{}, fmt.Errorf("%s: version: is %d, want 1", path, f.Version)
+		return Config{}, nil, fmt.Errorf("%s: version: is %d, want 1", path, f.Version)
 	}
-	c := Config{Runtime: f.Runtime}
+	c = Config{Runtime: f.Runtime}
 	if f.RequireFixedRuntime {
 		c.FixedRuntimeFor = path
 	}
 	if strings.ContainsRune(f.Runtime, '/') && !filepath.IsAbs(f.Runtime) {
-		return Config{}, fmt.Errorf("%s: runtime: %q is neither a name nor an absolute path", path, f.Runtime)
+		return Config{}, nil, fmt.Errorf("%s: runtime: %q is neither a name nor an absolute path", path, f.Runtime)
 	}
 	if f.Limits.Memory != "" {
 		if c.Limits.MemoryBytes, err = units.RAMInBytes(f.Limits.Memory); err != nil {
-			return Config{}, fmt.Errorf("%s: limits.memory: %w", path, err)
+			return Config{}, nil, fmt.Errorf("%s: limits.memory: %w", path, err)
 		}
 		if c.Limits.MemoryBytes <= 0 {
-			return Config{}, fmt.Errorf("%s: limits.memory: %q is not above zero", path, f.Limits.Memory)
+			return Config{}, nil, fmt.Errorf("%s: limits.memory: %q is not above zero", path, f.Limits.Memory)
 		}
 	}
 	if f.Limits.Pids < 0 || f.Limits.CPUs < 0 || math.IsNaN(f.Limits.CPUs) || math.IsInf(f.Limits.CPUs, 0) {
-		return Config{}, fmt.Errorf("%s: limits: pids and cpus are numbers above zero", path)
+		return Config{}, nil, fmt.Errorf("%s: limits: pids and cpus are numbers above zero", path)
 	}
 	c.Limits.Pids, c.Limits.CPUs = f.Limits.Pids, f.Limits.CPUs
-	return c, nil
+	return c, &f.Upstream, nil
 }
 
 // LoadConfigs reads the administrator's configuration and, unless named is empty, the file that an engine names for one container. That one
-// must exist, and it can only narrow: the lower limits count, and a fixed runtime is required if either says so.
+// must exist, and it can only narrow: the lower limits count, a fixed runtime is required if either says so, and the way out of the host
+// is not its business.
 func LoadConfigs(path, named string) (Config, error) {
 	c, err := LoadConfig(path)
 	if err != nil || named == "" {
@@ -92,9 +108,15 @@ func LoadConfigs(path, named string) (Config, error) {
 	if _, err := os.Stat(named); err != nil {
 		return Config{}, err
 	}
-	n, err := LoadConfig(named)
+	if filepath.Clean(named) == filepath.Clean(path) {
+		return c, nil
+	}
+	n, section, err := loadConfig(named)
 	if err != nil {
 		return Config{}, err
+	}
+	if section.Kind != 0 {
+		return Config{}, fmt.Errorf("%s:%d: upstream: only %s may say it", named, section.Line, path)
 	}
 	if n.Runtime != "" {
 		c.Runtime = n.Runtime

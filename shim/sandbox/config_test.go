@@ -3,6 +3,7 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestLoadConfig(t *testing.T) {
 		})
 	}
 	t.Run("a missing file is the zero configuration", func(t *testing.T) {
-		if c, err := LoadConfig(filepath.Join(t.TempDir(), "none.yaml")); err != nil || c != (Config{}) {
+		if c, err := LoadConfig(filepath.Join(t.TempDir(), "none.yaml")); err != nil || !reflect.DeepEqual(c, Config{}) {
 			t.Errorf("%+v, %v", c, err)
 		}
 	})

@@ -29,6 +29,7 @@ type Request struct {
 	Bundle    string // absolute path of the OCI bundle; its config.json is rewritten in place
 	Runtime   Runtime
 	Limits    spec.Limits
+	Upstream  Upstream
 	Start     Starter
 }
 
@@ -92,9 +93,13 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	if err := spec.WriteBundle(r.Bundle, plan.spec); err != nil {
 		return nil, err
 	}
+	config := process.Config{
+		Sandbox: s.ID, Policy: plan.state.Policy.Name, PolicyYAML: plan.rules,
+		Resolver: r.Upstream.Resolver, Proxy: r.Upstream.Proxy, // not in the state, which is on disk
+	}
 	go func() { // ends on its own, with the network or an error
 		defer close(s.networked)
-		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r.Start, binary, plan.rules)
+		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r.Start, binary, config)
 	}()
 	return s, nil
 }
@@ -215,7 +220,7 @@ func (s *Sandbox) claim() error {
 }
 
 // makeNetwork makes GATE, its listeners and the proxy that serves them.
-func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string, rules []byte) (err error) {
+func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string, config process.Config) (err error) {
 	p := s.paths
 	s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) })
 	if s.gate, err = netns.Setup(ctx, p.Pins, s.ID); err != nil {
@@ -246,7 +251,7 @@ func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string,
 	s.undo.add("proxy's stderr", complaints.Close)
 	s.proxy = &supervisor{
 		binary: binary,
-		config: process.Config{Sandbox: s.ID, Policy: s.state.Policy.Name, PolicyYAML: rules},
+		config: config,
 		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Names: names},
 		log:    records,
 		uid:    proxyUID(s.ID),
