@@ -14,7 +14,8 @@
 //	resolve     only now (I3), in the host's network
 //	decide      again, for every address that the name has
 //	record      one decision; what cannot be recorded does not happen (I7)
-//	dial        that very address, decided once more in the socket's control hook
+//	dial        those very addresses side by side, each decided once more in the
+//	            control hook of its socket; the first that answers wins
 //	relay       both directions, then one closing record
 //
 // A refusal is an answer that the client can read where its protocol has one:
@@ -27,8 +28,17 @@
 // synthetic IPv4 address that stands for it from then on; every other name does
 // not exist. Addresses are never reused and survive a restart in the names file.
 //
+// # The HTTP proxy of a site
+//
+// Where Config.Proxy is set, a name that it carries is not resolved: the HTTP
+// proxy is told it in a CONNECT, or the address that a rule pins. That is decided
+// right before it is written. Whatever the HTTP proxy does wrong is a failure of
+// the upstream, which the agent can tell from a refusal: HTTP 502, the TLS alert
+// internal_error.
+//
 // # Limits
 //
+// With an HTTP proxy the addresses of names are not seen, hence not filtered.
 // Inside an allowed TLS connection nothing is seen: a server that holds several
 // tenants' names behind one (domain fronting) gives the agent all of them. What
 // a rule allows as ssh or tcp is relayed from the first byte, whatever is
