@@ -206,7 +206,7 @@ func TestDeniedAtConnect(t *testing.T) {
 	l := newLab(t, tlsPolicy)
 	l.upstream(func(*net.TCPConn) { t.Error("the upstream was reached") })
 	q := question{Request: policy.Request{Protocol: policy.TLS, Name: mustName(t, "good.test"), Port: uint16(l.port)}}
-	for _, target := range []string{"127.0.0.1", "::2", "93.184.216.34"} {
+	for _, target := range []string{"127.0.0.1", "::2", "127.0.0.5"} {
 		to := []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr(target), q.Port)}
 		conn, err := l.server.dial(t.Context(), q, to)
 		if _, ok := errors.AsType[*denied](err); !ok || conn != nil {
