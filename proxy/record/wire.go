@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 )
 
 // Writer and Log are joined by a stream. The Writer sends lines, each with one
@@ -32,8 +33,8 @@ func (l *Log) Serve(stream io.ReadWriter) error {
 	for {
 		line, err := in.ReadSlice('\n')
 		switch {
-		case errors.Is(err, io.EOF) && len(line) == 0:
-			return failed
+		case len(line) == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
+			return failed // a reset: it was killed before it had read every answer
 		case err != nil:
 			return errors.Join(failed, fmt.Errorf("receive record: %w", err))
 		case line[0] != sendDecision && line[0] != sendOther:
