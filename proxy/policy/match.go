@@ -87,7 +87,7 @@ func allowedBy(rule *Rule, protocol Protocol) Decision {
 		d.Reason = reasonsProtocol[rule.Protocol]
 		return d
 	}
-	d.Verdict, d.Reason, d.Addresses = Allow, reasonAllowed, rule.Addresses
+	d.Verdict, d.Reason, d.Addresses, d.Budget = Allow, reasonAllowed, rule.Addresses, rule.Budget
 	return d
 }
 

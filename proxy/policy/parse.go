@@ -239,6 +239,7 @@ func (p *parser) rule(path string, n *yaml.Node) {
 			r.Protocol = p.protocol(key, v)
 		},
 		"addresses": func(key string, v *yaml.Node) { r.Addresses = p.addresses(key, v) },
+		"budget":    func(key string, v *yaml.Node) { r.Budget = p.budget(key, v) },
 		"shared": func(key string, v *yaml.Node) {
 			sharedAt = at(v)
 			if v.Kind != yaml.ScalarNode || v.ShortTag() != "!!bool" {
@@ -260,6 +261,9 @@ func (p *parser) rule(path string, n *yaml.Node) {
 	p.complete(path, r, protocolAt, sharedAt)
 	if len(p.problems) == mistakes {
 		r.text = r.describe()
+		if r.Budget != nil {
+			r.Budget.Key = r.summary()
+		}
 		p.rules = append(p.rules, r)
 	}
 }
@@ -280,6 +284,9 @@ func (p *parser) complete(path string, r *Rule, protocolAt, sharedAt position) {
 		if sharedAt.line > 0 {
 			p.fail(sharedAt, path+".shared", "belongs to an allow")
 		}
+		if r.Budget != nil {
+			p.fail(r.at(), path+".budget", "belongs to an allow")
+		}
 		return
 	}
 	if err := r.Pattern.checkBreadth(r.Shared); err != nil {
@@ -287,6 +294,9 @@ func (p *parser) complete(path string, r *Rule, protocolAt, sharedAt position) {
 	}
 	if r.Protocol == Unknown {
 		r.Protocol = TLS
+	}
+	if r.Budget != nil && r.Budget.Requests != nil && r.Protocol != HTTP {
+		p.fail(r.at(), path+".budget.requests", "belongs to protocol http: nothing else has requests that can be seen")
 	}
 	if len(r.Ports) == 0 {
 		if r.Ports = defaultPorts[r.Protocol]; r.Ports == nil {

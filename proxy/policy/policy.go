@@ -106,6 +106,11 @@ type Decision struct {
 	// is set also where the verdict is Deny because the request's protocol is
 	// another one, or Unknown: so it tells what to look for on the wire.
 	Expects Protocol
+
+	// Budget bounds what the rule that allows it lets through; nil if nothing does.
+	// The policy itself does not count. Of a denial it is the one whose
+	// amounts were used up, and nil if the denial has another reason.
+	Budget *Budget
 }
 
 // Rule is one line of a policy.
@@ -113,6 +118,7 @@ type Rule struct {
 	Verdict  Verdict
 	Protocol Protocol // Unknown for Deny: every protocol
 	Shared   bool     // the wildcard over a shared-hosting suffix is meant
+	Budget   *Budget  // nil bounds nothing
 
 	next *Rule  // of the same pattern, in the order of the file, then the presets'
 	text string // for decisions
@@ -153,6 +159,9 @@ func (r *Rule) String() string {
 	}
 	if r.Shared {
 		b.WriteString(", shared: true")
+	}
+	if r.Budget != nil {
+		fmt.Fprintf(&b, ", budget: %s", r.Budget)
 	}
 	b.WriteByte('}')
 	return b.String()

@@ -167,7 +167,7 @@ network:
     - {allow: bücher.example, ports: [8443, 443]}
     - {allow: "*.github.io", shared: true}
     - {allow: db.test, ports: [5432], protocol: tcp, addresses: [10.0.0.5, "fd00::5"]}
-    - {allow: "null", protocol: http}
+    - {allow: "null", protocol: http, budget: {up: 1536KiB/24h, down: 1GiB, connections: 100/60s, requests: 3/1s}}
     - {deny: "*.evil.test", ports: [22]}
     - deny: "*.ru"
 `
