@@ -28,9 +28,10 @@ func (s *Server) serveConn(ctx context.Context, tcp *net.TCPConn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Whatever it is waiting for, the end of the server ends the connection.
-	stop := context.AfterFunc(ctx, func() { tcp.Close() })
+	stop := context.AfterFunc(ctx, func() { abort(tcp) })
 	defer stop()
 	defer tcp.Close()
+	tcp.SetKeepAliveConfig(keepAliveProbes)
 
 	dest, ok := tcp.LocalAddr().(*net.TCPAddr)
 	if !ok {
@@ -103,6 +104,7 @@ func (c *conn) question(protocol policy.Protocol, wire policy.Name) question {
 
 // tunnel decides about the whole connection and relays it.
 func (c *conn) tunnel(ctx context.Context, q question) {
+	q.connection = true
 	d, targets, failure := c.s.authorize(ctx, q)
 	if err := c.record(q, d, first(targets)); err != nil {
 		d = policy.Decision{Reason: err.Error()}
@@ -121,16 +123,27 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		return
 	}
 	if failure != nil {
-		c.close(q, netip.AddrPort{}, 0, 0, failure)
+		c.close(ctx, q, netip.AddrPort{}, 0, 0, failure)
 		c.fail(q)
 		return
 	}
 	defer upstream.Close()
-	stop := context.AfterFunc(ctx, func() { upstream.Close() })
+	stop := context.AfterFunc(ctx, func() { abort(upstream) })
 	defer stop()
-	r := relay{agent: c.tcp, upstream: upstream, idle: c.s.timeouts.idle, splices: c.s.splices, buffers: &c.s.buffers}
+	upstream.SetKeepAliveConfig(keepAliveProbes)
+	r := relay{
+		agent: c.tcp, upstream: upstream, idle: c.s.timeouts.idle, total: c.s.timeouts.total,
+		splices: c.s.splices, buffers: &c.s.buffers,
+		spendUp: c.s.budgets.up(d.Budget), spendDown: c.s.budgets.down(d.Budget),
+	}
 	err := r.run(c.peeked)
-	c.close(q, addrPortOf(upstream.RemoteAddr()), r.up.Load(), r.down.Load(), err)
+	c.close(ctx, q, addrPortOf(upstream.RemoteAddr()), r.up.Load(), r.down.Load(), err)
+}
+
+// abort closes a connection so that its peer sees a failure, not an orderly end.
+func abort(tcp *net.TCPConn) {
+	tcp.SetLinger(0)
+	tcp.Close()
 }
 
 func first(targets []netip.AddrPort) netip.AddrPort {
@@ -157,11 +170,18 @@ func (c *conn) record(q question, d policy.Decision, upstream netip.AddrPort) er
 
 // close writes the end of an allowed connection. reason is nil if both sides
 // closed it in order.
-func (c *conn) close(q question, upstream netip.AddrPort, up, down int64, reason error) {
+func (c *conn) close(ctx context.Context, q question, upstream netip.AddrPort, up, down int64, reason error) {
 	r := c.entry(record.Close, q, upstream)
 	r.BytesUp, r.BytesDown, r.DurationMS = up, down, time.Since(c.start).Milliseconds()
-	if reason != nil && !errors.Is(reason, net.ErrClosed) {
+	ours := errors.Is(reason, net.ErrClosed) || errors.Is(reason, context.Canceled)
+	if ours && ctx.Err() != nil {
+		reason, ours = errStopped, false
+	}
+	if reason != nil && !ours {
 		r.Reason = reason.Error()
+	}
+	if over, ok := errors.AsType[*overBudget](reason); ok {
+		r.Rule = over.rule
 	}
 	c.s.cfg.Records.Write(r)
 }

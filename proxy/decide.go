@@ -20,6 +20,11 @@ type question struct {
 	// orphan is set for an address of the pool that stands for no name.
 	orphan bool
 
+	// connection and request say that one is made if it is allowed, and counted
+	// against the rule's budget by that very decision. Decisions about its address
+	// that follow leave them out.
+	connection, request bool
+
 	// problem is what is wrong with what the agent sent; empty if nothing is.
 	problem string
 }
@@ -35,6 +40,7 @@ type question struct {
 //  4. what the policy does not allow
 //  5. what is malformed, or hides its name
 //  6. an address of this very host, unless a rule pins it
+//  7. what the rule's budget has no room for
 func (s *Server) decide(q question) policy.Decision {
 	d := s.cfg.Policy.Decide(q.Request)
 	deny := func(reason string) policy.Decision {
@@ -56,6 +62,12 @@ func (s *Server) decide(q question) policy.Decision {
 		return deny(q.problem)
 	case q.Addr.IsValid() && len(d.Addresses) == 0 && isOwn(q.Addr):
 		return deny(fmt.Sprintf("address %s is this host's own", q.Addr))
+	}
+	// Last, since it counts what it allows.
+	if over := s.budgets.admit(d.Budget, q.connection, q.request); over != nil {
+		denial := deny(over.Error())
+		denial.Budget = d.Budget
+		return denial
 	}
 	return d
 }

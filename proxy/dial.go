@@ -25,6 +25,7 @@ func (s *Server) authorize(ctx context.Context, q question) (d policy.Decision, 
 	if d.Verdict != policy.Allow {
 		return d, nil, nil
 	}
+	q.connection, q.request = false, false // counted
 	addrs := interleave(d.Addresses)
 	if len(addrs) == 0 {
 		if s.cfg.Proxy.Carries(q.Name.String(), netip.Addr{}) {
@@ -59,6 +60,7 @@ func (s *Server) dial(ctx context.Context, q question, targets []netip.AddrPort)
 	return race(ctx, s.timeouts.stagger, targets, func(ctx context.Context, target netip.AddrPort) (*net.TCPConn, error) {
 		q := q
 		q.Addr = target.Addr()
+		q.connection, q.request = false, false // counted when it was authorized
 		if s.cfg.Proxy.Carries(q.Name.String(), q.Addr) {
 			conn, err := s.through(ctx, q)
 			if err != nil {

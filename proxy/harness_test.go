@@ -36,6 +36,7 @@ type lab struct {
 	dns    string
 	log    string
 	idle   time.Duration // zero for the server's own
+	change func(*Server) // before it serves
 	stop   func()        // ends the proxy and waits for it
 }
 
@@ -75,6 +76,9 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 	l.server.timeouts.refuse = 200 * time.Millisecond
 	if l.idle > 0 {
 		l.server.timeouts.idle = l.idle
+	}
+	if l.change != nil {
+		l.change(l.server)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -127,6 +131,10 @@ func newRecords(t *testing.T, path string, limits record.Limits) *record.Writer 
 
 func withLogLimit(limit int64) labOption {
 	return func(cfg *Config, l *lab) { cfg.Records = newRecords(l.t, l.log, record.Limits{Life: limit}) }
+}
+
+func withChange(change func(*Server)) labOption {
+	return func(_ *Config, l *lab) { l.change = change }
 }
 
 // records ends the proxy and returns what it recorded, but for its own start and

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,8 +28,9 @@ import (
 // target overrides the Host header, as RFC 9112, 3.2.2 demands.
 type httpConn struct {
 	*conn
-	proxy *httputil.ReverseProxy
-	moved activity // bytes to and from upstreams
+	proxy   *httputil.ReverseProxy
+	stopped func() bool // the server has
+	moved   activity    // bytes to and from upstreams
 
 	// The server calls ServeHTTP for one request at a time, but dials in
 	// goroutines of its transport.
@@ -37,8 +39,9 @@ type httpConn struct {
 	resolved map[policy.Name][]netip.AddrPort // for the first dial after a decision
 	last     question                         // the last one that was allowed
 	upstream netip.AddrPort
-	recorded bool  // a decision
-	failure  error // of the last upstream that could not be reached
+	conns    []*countedConn // to upstreams, open or not
+	recorded bool           // a decision
+	failure  error          // the first one that was not an orderly end
 }
 
 // denied is the error of a request whose upstream turned out to be denied.
@@ -58,6 +61,7 @@ const (
 func (c *conn) serveHTTP(ctx context.Context) {
 	h := &httpConn{
 		conn:     c,
+		stopped:  func() bool { return ctx.Err() != nil },
 		allowed:  make(map[policy.Name]bool),
 		resolved: make(map[policy.Name][]netip.AddrPort),
 	}
@@ -89,11 +93,41 @@ func (c *conn) serveHTTP(ctx context.Context) {
 	}
 	one := &oneListener{addr: c.tcp.LocalAddr(), done: make(chan struct{})}
 	one.conn = &closingConn{peekedConn: &peekedConn{TCPConn: c.tcp, peeked: c.peeked}, done: one.done}
-	stop := h.moved.watch(c.s.timeouts.idle, func() { c.tcp.Close() })
+	stop := h.moved.watch(c.s.timeouts.idle, c.s.timeouts.total, func(reason error) {
+		h.fail(reason)
+		c.reset()
+	})
 	server.Serve(one) // returns when the connection is closed, hijacked or not
 	stop()
 	transport.CloseIdleConnections()
-	h.finish()
+	h.finish(ctx)
+}
+
+// The reasons of a response that does not end in order.
+var (
+	errAgentGone = errors.New("the agent went away")
+	errBrokenOff = errors.New("the response broke off")
+)
+
+// fail notes why the connection does not end in order: the first cause, or that
+// a budget was crossed. What was closed on purpose is no cause.
+func (h *httpConn) fail(err error) {
+	if errors.Is(err, net.ErrClosed) || h.stopped() {
+		return
+	}
+	_, over := errors.AsType[*overBudget](err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failure == nil || over {
+		h.failure = err
+	}
+}
+
+// crossed returns the budget that was crossed, if one was.
+func (h *httpConn) crossed() (*overBudget, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return errors.AsType[*overBudget](h.failure)
 }
 
 func http1() *http.Protocols {
@@ -104,7 +138,13 @@ func http1() *http.Protocols {
 
 // finish writes the closing record of what was allowed, or the denial of a
 // connection that never sent a request that could be read.
-func (h *httpConn) finish() {
+func (h *httpConn) finish(ctx context.Context) {
+	h.mu.Lock()
+	conns := h.conns
+	h.mu.Unlock()
+	for _, upstream := range conns {
+		upstream.settle()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -113,17 +153,33 @@ func (h *httpConn) finish() {
 		q.problem = "malformed HTTP request"
 		h.record(q, h.s.decide(q), netip.AddrPort{})
 	case len(h.allowed) > 0:
-		h.close(h.last, h.upstream, h.moved.up.Load(), h.moved.down.Load(), h.failure)
+		if h.failure == nil && h.stopped() {
+			h.failure = net.ErrClosed
+		}
+		h.close(ctx, h.last, h.upstream, h.moved.up.Load(), h.moved.down.Load(), h.failure)
 	}
 }
 
 // ServeHTTP decides about one request and passes it on.
 func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q, host := h.ask(r)
+	q.request, q.connection = true, !h.knows(q.Name)
 	if d := h.authorizeRequest(r.Context(), q); d.Verdict != policy.Allow {
 		h.forbid(w, q, host, d)
 		return
 	}
+	// An answer that breaks off must not look like one that is whole: HTTP/1.0
+	// knows its end only by the end of the connection.
+	defer func() {
+		if e := recover(); e != nil {
+			if r.Context().Err() != nil {
+				h.fail(errAgentGone)
+			}
+			h.fail(errBrokenOff)
+			h.reset()
+			panic(e)
+		}
+	}()
 	h.proxy.ServeHTTP(w, r)
 }
 
@@ -220,14 +276,18 @@ func splitHostPort(s string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
+// knows reports whether a request for the host was allowed before.
+func (h *httpConn) knows(host policy.Name) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.allowed[host]
+}
+
 // authorizeRequest decides about a request. The first for a host is resolved and
 // recorded; of the later ones only denials are, or a busy connection would fill
 // the log.
 func (h *httpConn) authorizeRequest(ctx context.Context, q question) policy.Decision {
-	h.mu.Lock()
-	known := h.allowed[q.Name]
-	h.mu.Unlock()
-	if known {
+	if !q.connection {
 		d := h.s.decide(q)
 		if d.Verdict != policy.Allow {
 			h.record(q, d, netip.AddrPort{})
@@ -295,29 +355,52 @@ func (h *httpConn) dialUpstream(ctx context.Context, _, address string) (net.Con
 	targets := h.resolved[q.Name]
 	delete(h.resolved, q.Name)
 	h.mu.Unlock()
+	var d policy.Decision
 	if len(targets) == 0 {
-		var d policy.Decision
+		q.connection = true
 		if d, targets, err = h.s.authorize(ctx, q); err != nil {
 			return nil, err
 		}
-		if d.Verdict != policy.Allow {
-			return nil, &denied{d}
-		}
+	} else {
+		d = h.s.decide(q) // for its budget; the connection is counted
+	}
+	if d.Verdict != policy.Allow {
+		return nil, &denied{d}
 	}
 	conn, err := h.s.dial(ctx, q, targets)
 	if err != nil {
 		return nil, err
 	}
+	conn.SetKeepAliveConfig(keepAliveProbes)
+	counted := &countedConn{
+		TCPConn: conn, moved: &h.moved, failed: h.fail,
+		spendUp: h.s.budgets.up(d.Budget), spendDown: h.s.budgets.down(d.Budget),
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.upstream = addrPortOf(conn.RemoteAddr())
-	return &countedConn{TCPConn: conn, moved: &h.moved}, nil
+	h.conns = append(slices.DeleteFunc(h.conns, (*countedConn).settled), counted)
+	return counted, nil
 }
 
 // forbid answers a denied request. The connection ends with it, so that what
 // follows in its buffer is not taken for a request.
 func (h *httpConn) forbid(w http.ResponseWriter, q question, host string, d policy.Decision) {
-	answer(w, http.StatusForbidden, h.refusal(q, host, d))
+	var wait time.Duration
+	if d.Budget != nil {
+		wait = h.s.budgets.wait(d.Budget, q.connection, q.request)
+	}
+	refuseHTTP(w, wait, h.refusal(q, host, d))
+}
+
+// refuseHTTP answers 403, or 429 with the time to wait where waiting helps.
+func refuseHTTP(w http.ResponseWriter, wait time.Duration, text string) {
+	status := http.StatusForbidden
+	if wait > 0 {
+		status = http.StatusTooManyRequests
+		w.Header().Set("Retry-After", retryAfter(wait))
+	}
+	answer(w, status, text)
 }
 
 // unreachable answers a request whose upstream could not be reached, or turned
@@ -325,13 +408,20 @@ func (h *httpConn) forbid(w http.ResponseWriter, q question, host string, d poli
 func (h *httpConn) unreachable(w http.ResponseWriter, r *http.Request, err error) {
 	if e, ok := errors.AsType[*denied](err); ok {
 		q, host := h.ask(r)
+		q.connection = true
 		h.record(q, e.d, netip.AddrPort{})
 		h.forbid(w, q, host, e.d)
 		return
 	}
-	h.mu.Lock()
-	h.failure = err
-	h.mu.Unlock()
+	if over, ok := h.crossed(); ok {
+		q, host := h.ask(r)
+		refuseHTTP(w, over.wait, h.refusal(q, host, policy.Decision{Reason: over.Error(), Rule: over.rule}))
+		return
+	}
+	if r.Context().Err() != nil {
+		err = errAgentGone
+	}
+	h.fail(err)
 	answer(w, http.StatusBadGateway, fmt.Sprintf(
 		"cofferdam: upstream unreachable\n\nThe policy allows this request, but its server did not answer:\n%s\n",
 		strconv.QuoteToASCII(err.Error())))

@@ -35,10 +35,7 @@ func (c *conn) fail(q question) {
 }
 
 // reset closes the connection so that the agent sees "connection reset" at once.
-func (c *conn) reset() {
-	c.tcp.SetLinger(0)
-	c.tcp.Close()
-}
+func (c *conn) reset() { abort(c.tcp) }
 
 // alert sends a fatal alert and waits for the client to close: bytes that arrive
 // after a close would reset the connection before the alert was read.

@@ -34,8 +34,15 @@ func (p *bufferPool) Put(b []byte) {
 	}
 }
 
-// errIdle is the reason of a connection that was closed because nothing moved.
-var errIdle = errors.New("idle for too long")
+// The reasons of connections that the proxy ends by itself.
+var (
+	errIdle    = errors.New("idle for too long")
+	errTotal   = errors.New("open for too long")
+	errStopped = errors.New("the proxy has ended")
+)
+
+// keepAliveProbes find a peer that vanished without a word, within two minutes.
+var keepAliveProbes = net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 15 * time.Second, Count: 4}
 
 // activity counts the bytes of a connection and remembers when it was alive.
 type activity struct {
@@ -45,25 +52,30 @@ type activity struct {
 
 func (a *activity) touch() { a.last.Store(time.Now().UnixNano()) }
 
-// watch calls end once nothing has moved for the given time. stop ends the watch;
-// when it returns, end is not running and will not be called.
-func (a *activity) watch(idle time.Duration, end func()) (stop func()) {
+// watch calls end once nothing has moved for the idle time, or once the total
+// time has passed. stop ends the watch; when it returns, end is not running and
+// will not be called.
+func (a *activity) watch(idle, total time.Duration, end func(reason error)) (stop func()) {
 	a.touch()
 	var mu sync.Mutex // guards timer and stopped, and is held during end
 	var timer *time.Timer
 	var stopped bool
+	last := time.Now().Add(total)
 	mu.Lock()
 	defer mu.Unlock()
-	timer = time.AfterFunc(idle, func() {
+	timer = time.AfterFunc(min(idle, total), func() {
 		mu.Lock()
 		defer mu.Unlock()
-		left := idle - time.Since(time.Unix(0, a.last.Load()))
+		quiet := idle - time.Since(time.Unix(0, a.last.Load()))
+		left := time.Until(last)
 		switch {
 		case stopped:
 		case left <= 0:
-			end()
+			end(errTotal)
+		case quiet <= 0:
+			end(errIdle)
 		default:
-			timer.Reset(left)
+			timer.Reset(min(quiet, left))
 		}
 	})
 	return func() {
@@ -77,73 +89,88 @@ func (a *activity) watch(idle time.Duration, end func()) (stop func()) {
 // relay copies between the agent and an upstream.
 type relay struct {
 	agent, upstream *net.TCPConn
-	idle            time.Duration
+	idle, total     time.Duration
 	splices         chan struct{}
 	buffers         *bufferPool
+	spendUp         spend // nil if the direction is not bounded
+	spendDown       spend
 	activity
 }
 
 // run sends head upstream and copies both ways until both sides have finished,
-// one fails, or nothing moves for the idle time. Each side's end of stream is
-// passed on at once, so a half-closed connection works. It returns the first
-// failure.
+// one fails, a budget is crossed, or a time has run out. Each side's end of
+// stream is passed on at once, so a half-closed connection works. It returns the
+// first failure. The counts are then final: every byte that was handed to the
+// kernel for the other side, whether that ever got it or not.
 func (r *relay) run(head []byte) error {
 	var once sync.Once
 	var failure error
-	abort := func(err error) {
+	end := func(err error) {
 		once.Do(func() {
 			failure = err
 			// The other side should see a failure too, not an orderly end.
 			for _, c := range []*net.TCPConn{r.agent, r.upstream} {
-				c.SetLinger(0)
-				c.Close()
+				abort(c)
 			}
 		})
 	}
-	stop := r.watch(r.idle, func() { abort(errIdle) })
+	stop := r.watch(r.idle, r.total, end)
 	var both sync.WaitGroup
 	both.Go(func() {
 		if len(head) > 0 {
-			n, err := r.upstream.Write(head)
-			r.up.Add(int64(n))
-			if err != nil {
-				abort(err)
+			if err := r.send(r.upstream, head, &r.up, r.spendUp); err != nil {
+				end(err)
 				return
 			}
 		}
-		if err := r.half(r.upstream, r.agent, &r.up); err != nil {
-			abort(err)
+		if err := r.half(r.upstream, r.agent, &r.up, r.spendUp); err != nil {
+			end(err)
 		}
 	})
 	both.Go(func() {
-		if err := r.half(r.agent, r.upstream, &r.down); err != nil {
-			abort(err)
+		if err := r.half(r.agent, r.upstream, &r.down, r.spendDown); err != nil {
+			end(err)
 		}
 	})
 	both.Wait()
-	stop() // and with it the last one who could abort
+	stop() // and with it the last one who could end it
 	return failure
 }
 
+// send writes what the budget has room for, counts what was written, and returns
+// an error if that is not all of b.
+func (r *relay) send(dst *net.TCPConn, b []byte, count *atomic.Int64, spend spend) error {
+	granted, over := len(b), error(nil)
+	if spend != nil {
+		granted, over = spend(len(b))
+	}
+	n, err := dst.Write(b[:granted])
+	count.Add(int64(n))
+	if err == nil {
+		err = over
+	}
+	return err
+}
+
 // half copies one direction, counting what was written, and passes on its end.
-func (r *relay) half(dst, src *net.TCPConn, count *atomic.Int64) error {
+// What a budget bounds is copied to the end: the bytes of a splice are known only
+// when they are gone, and a budget is not to be overshot.
+func (r *relay) half(dst, src *net.TCPConn, count *atomic.Int64, spend spend) error {
 	raw, err := src.SyscallConn()
 	if err != nil {
 		return err
 	}
-	total := int64(0)
+	begin := count.Load()
 	for {
-		n, err := r.copySome(dst, raw)
+		err := r.copySome(dst, raw, count, spend)
 		r.touch()
-		count.Add(int64(n))
-		total += int64(n)
 		if errors.Is(err, io.EOF) {
 			return dst.CloseWrite()
 		}
 		if err != nil {
 			return err
 		}
-		if total < spliceAfter {
+		if spend != nil || count.Load()-begin < spliceAfter {
 			continue
 		}
 		select {
@@ -175,9 +202,8 @@ func (r *relay) splice(dst, src *net.TCPConn, count *atomic.Int64) error {
 	}
 }
 
-// copySome waits until src is readable and copies what one read gives. It
-// returns the number of bytes written.
-func (r *relay) copySome(dst *net.TCPConn, src syscall.RawConn) (int, error) {
+// copySome waits until src is readable and copies what one read gives.
+func (r *relay) copySome(dst *net.TCPConn, src syscall.RawConn, count *atomic.Int64, spend spend) error {
 	var buf []byte
 	var n int
 	var err error
@@ -197,14 +223,14 @@ func (r *relay) copySome(dst *net.TCPConn, src syscall.RawConn) (int, error) {
 		return true
 	})
 	if buf == nil {
-		return 0, waitErr // closed while waiting
+		return waitErr // closed while waiting
 	}
 	defer r.buffers.Put(buf)
 	switch {
 	case err != nil:
-		return 0, os.NewSyscallError("read", err)
+		return os.NewSyscallError("read", err)
 	case n == 0:
-		return 0, io.EOF
+		return io.EOF
 	}
-	return dst.Write(buf[:n])
+	return r.send(dst, buf[:n], count, spend)
 }

@@ -69,6 +69,7 @@ type Server struct {
 	servers  []*net.Resolver // asked in this order
 	lookups  lookups
 	timeouts timeouts
+	budgets  *budgets
 	splices  chan struct{} // one token per direction that is spliced
 	buffers  bufferPool
 	conns    atomic.Uint64 // the last connection's number
@@ -84,6 +85,7 @@ type timeouts struct {
 	resolve time.Duration // for one name
 	server  time.Duration // before the next server is asked beside one that has not answered
 	idle    time.Duration // without a byte in either direction
+	total   time.Duration // of one connection, however busy
 	dns     time.Duration // for the next query of a stream
 }
 
@@ -125,11 +127,12 @@ func New(cfg Config) (*Server, error) {
 		names:   names,
 		servers: newResolvers(cfg.Resolver),
 		splices: make(chan struct{}, maxSplices),
+		budgets: newBudgets(time.Now),
 		timeouts: timeouts{
 			peek: 10 * time.Second, refuse: time.Second,
 			dial: 30 * time.Second, attempt: 10 * time.Second, stagger: 250 * time.Millisecond,
 			resolve: 10 * time.Second, server: time.Second,
-			idle: time.Hour, dns: 10 * time.Second,
+			idle: time.Hour, total: 24 * time.Hour, dns: 10 * time.Second,
 		},
 	}, nil
 }
