@@ -47,7 +47,7 @@ func (s *Server) serveConn(ctx context.Context, tcp *net.TCPConn) {
 		return
 	}
 	if c.dest.Port() == 53 {
-		c.serveDNSStream()
+		c.serveStream()
 		return
 	}
 	if s.names.contains(c.dest.Addr()) {

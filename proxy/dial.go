@@ -31,7 +31,13 @@ func (s *Server) authorize(ctx context.Context, q question) (d policy.Decision, 
 		if s.cfg.Proxy.Carries(q.Name.String(), netip.Addr{}) {
 			return d, []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, q.Port)}, nil
 		}
-		if addrs, failure = s.lookup(ctx, q.Name); failure != nil {
+		done, err := s.begin(ctx)
+		if err != nil {
+			return d, nil, err
+		}
+		addrs, failure = s.lookup(ctx, q.Name)
+		done()
+		if failure != nil {
 			return d, nil, failure
 		}
 	}
@@ -55,6 +61,11 @@ func (s *Server) authorize(ctx context.Context, q question) (d policy.Decision, 
 // dial connects to the target that answers first. What it connects to was
 // decided before, and is decided once more where it cannot change any more.
 func (s *Server) dial(ctx context.Context, q question, targets []netip.AddrPort) (*net.TCPConn, error) {
+	done, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, s.timeouts.dial)
 	defer cancel()
 	return race(ctx, s.timeouts.stagger, targets, func(ctx context.Context, target netip.AddrPort) (*net.TCPConn, error) {

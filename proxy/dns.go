@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -25,6 +26,7 @@ const (
 	negativeTTL = 5  // seconds; a policy may be changed
 	maxUDP      = 1232
 	minUDP      = 512
+	maxQuery    = 4096 // bytes; one question and its options need a tenth of it
 
 	// Types and classes that dnsmessage has no name for.
 	typeIXFR, typeMAILB, typeMAILA = dnsmessage.Type(251), dnsmessage.Type(253), dnsmessage.Type(254)
@@ -36,7 +38,7 @@ const (
 // serveDNS answers queries until ctx ends. Each answer is computed from memory
 // at once, so one goroutine is enough and a flood queues in the socket only.
 func (s *Server) serveDNS(ctx context.Context) error {
-	buf := make([]byte, 4096) // a longer query is cut, hence malformed
+	buf := make([]byte, maxQuery+1)
 	for {
 		n, cm, from, err := s.dns.ReadFrom(buf)
 		if ctx.Err() != nil {
@@ -54,7 +56,12 @@ func (s *Server) serveDNS(ctx context.Context) error {
 			})
 			continue
 		}
-		answer := s.answer(buf[:n], maxUDP)
+		var answer []byte
+		if n <= maxQuery {
+			answer = s.answer(buf[:n], maxUDP)
+		} else {
+			answer = s.answerOversized(buf[:n])
+		}
 		if answer == nil {
 			continue
 		}
@@ -66,25 +73,44 @@ func (s *Server) serveDNS(ctx context.Context) error {
 	}
 }
 
-// serveDNSStream answers queries on a connection (RFC 7766) until the agent
-// closes it or falls silent.
+// serveStream answers queries on a connection, if there are not too many others.
+func (c *conn) serveStream() {
+	select {
+	case c.s.streams <- struct{}{}:
+		defer func() { <-c.s.streams }()
+		c.serveDNSStream()
+	default:
+		c.s.reached(fmt.Sprintf("%d connections for DNS are open: further ones are reset", cap(c.s.streams)))
+		c.reset()
+	}
+}
+
+// serveDNSStream answers queries on a connection (RFC 7766) in their order, until
+// the agent closes it or falls silent.
 func (c *conn) serveDNSStream() {
 	var head [2]byte
+	in := bufio.NewReader(c.tcp)
 	for {
 		c.tcp.SetDeadline(time.Now().Add(c.s.timeouts.dns))
-		if _, err := io.ReadFull(c.tcp, head[:]); err != nil {
+		if _, err := io.ReadFull(in, head[:]); err != nil {
 			return
 		}
-		query := make([]byte, binary.BigEndian.Uint16(head[:]))
-		if _, err := io.ReadFull(c.tcp, query); err != nil {
+		size := int(binary.BigEndian.Uint16(head[:]))
+		query := make([]byte, min(size, maxQuery))
+		if _, err := io.ReadFull(in, query); err != nil {
 			return
 		}
-		answer := c.s.answer(query, 0xffff)
+		var answer []byte
+		if size <= maxQuery {
+			answer = c.s.answer(query, 0xffff)
+		} else {
+			answer = c.s.answerOversized(query)
+		}
 		if answer == nil {
 			return
 		}
 		framed := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(answer)), uint16(len(answer)))
-		if _, err := c.tcp.Write(append(framed, answer...)); err != nil {
+		if _, err := c.tcp.Write(append(framed, answer...)); err != nil || size > maxQuery {
 			return
 		}
 	}
@@ -141,6 +167,19 @@ func (s *Server) answer(message []byte, limit int) []byte {
 		limit = min(max(q.size, minUDP), maxUDP)
 	}
 	return q.build(r, limit)
+}
+
+// answerOversized answers a query that is longer than maxQuery, given its
+// beginning.
+func (s *Server) answerOversized(beginning []byte) []byte {
+	q, ok, _ := parseQuery(beginning)
+	if !ok {
+		return nil
+	}
+	s.note("oversized", record.Record{
+		Verdict: policy.Deny.String(), Protocol: policy.DNS.String(), Reason: fmt.Sprintf("a DNS query of more than %d bytes", maxQuery),
+	})
+	return q.build(reply{rcode: dnsmessage.RCodeFormatError, bare: true}, minUDP)
 }
 
 // parseQuery reads a query strictly: one question, at most one OPT record, and
@@ -238,6 +277,9 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 	}
 	addr, err := s.names.address(name)
 	if err != nil {
+		if errors.Is(err, errNamesFull) {
+			s.reached(fmt.Sprintf("%d names have an address: further ones get none", s.names.count()))
+		}
 		s.note("no address", record.Record{
 			Verdict: policy.Deny.String(), Protocol: policy.DNS.String(), Name: name.String(), Reason: err.Error(),
 		})

@@ -208,6 +208,19 @@ func (l *lab) dial(address string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
+// waitOpen waits until the number of connections is open that is asked for. The
+// listener holds a place too, for the next one.
+func (l *lab) waitOpen(n int) {
+	l.t.Helper()
+	deadline := time.Now().Add(patience)
+	for len(l.server.open) != n+1 {
+		if time.Now().After(deadline) {
+			l.t.Fatalf("%d connections are open, want %d", len(l.server.open)-1, n)
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
 // upstream listens on ::1 at the lab's port and serves each connection.
 func (l *lab) upstream(serve func(*net.TCPConn)) {
 	l.t.Helper()

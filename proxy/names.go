@@ -25,6 +25,7 @@ const maxNames = 1 << 16
 // "address name" each, so that it outlives the process.
 type names struct {
 	pool netip.Prefix
+	most int // names
 
 	mu     sync.RWMutex // guards the rest
 	file   *os.File
@@ -42,7 +43,7 @@ func openNames(file *os.File, pool netip.Prefix) (*names, error) {
 	}
 	pool = pool.Masked()
 	n := &names{
-		pool: pool, file: file, last: pool.Addr(),
+		pool: pool, most: maxNames, file: file, last: pool.Addr(),
 		byName: make(map[policy.Name]netip.Addr), byAddr: make(map[netip.Addr]policy.Name),
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
@@ -117,7 +118,7 @@ func (n *names) address(name policy.Name) (netip.Addr, error) {
 		return netip.Addr{}, n.broken
 	}
 	addr := n.next()
-	if !n.pool.Contains(addr) || len(n.byName) >= maxNames {
+	if !n.pool.Contains(addr) || len(n.byName) >= n.most {
 		return netip.Addr{}, errNamesFull
 	}
 	if _, err := fmt.Fprintf(n.file, "%s %s\n", addr, name); err != nil {
@@ -126,6 +127,13 @@ func (n *names) address(name policy.Name) (netip.Addr, error) {
 	}
 	n.byName[name], n.byAddr[addr], n.last = addr, name, addr
 	return addr, nil
+}
+
+// count is the number of names that have an address.
+func (n *names) count() int {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return len(n.byName)
 }
 
 // next is the address after the last one. Those that end in 0 or 255 look like

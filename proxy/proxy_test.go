@@ -375,7 +375,11 @@ func serveTo(t *testing.T, s *Server, dest netip.AddrPort) *net.TCPConn {
 		defer tcp.Close()
 		stop := context.AfterFunc(ctx, func() { tcp.Close() })
 		defer stop()
-		(&conn{s: s, tcp: tcp, id: 1, start: time.Now(), dest: dest}).serve(ctx)
+		if c := (&conn{s: s, tcp: tcp, id: 1, start: time.Now(), dest: dest}); dest.Port() == 53 {
+			c.serveStream()
+		} else {
+			c.serve(ctx)
+		}
 	})
 	return agent.(*net.TCPConn)
 }

@@ -72,6 +72,10 @@ type Server struct {
 	budgets  *budgets
 	splices  chan struct{} // one token per direction that is spliced
 	buffers  bufferPool
+	open     chan struct{} // one token per connection
+	streams  chan struct{} // one token per connection that carries DNS
+	pending  chan struct{} // one token per name being resolved or address dialled
+	caps     caps
 	conns    atomic.Uint64 // the last connection's number
 }
 
@@ -84,6 +88,7 @@ type timeouts struct {
 	stagger time.Duration // before the next address is tried beside one that has not answered
 	resolve time.Duration // for one name
 	server  time.Duration // before the next server is asked beside one that has not answered
+	pending time.Duration // for a place among those
 	idle    time.Duration // without a byte in either direction
 	total   time.Duration // of one connection, however busy
 	dns     time.Duration // for the next query of a stream
@@ -128,10 +133,13 @@ func New(cfg Config) (*Server, error) {
 		servers: newResolvers(cfg.Resolver),
 		splices: make(chan struct{}, maxSplices),
 		budgets: newBudgets(time.Now),
+		open:    make(chan struct{}, cfg.MaxConns),
+		streams: make(chan struct{}, maxStreams),
+		pending: make(chan struct{}, maxPending),
 		timeouts: timeouts{
 			peek: 10 * time.Second, refuse: time.Second,
 			dial: 30 * time.Second, attempt: 10 * time.Second, stagger: 250 * time.Millisecond,
-			resolve: 10 * time.Second, server: time.Second,
+			resolve: 10 * time.Second, server: time.Second, pending: 10 * time.Second,
 			idle: time.Hour, total: 24 * time.Hour, dns: 10 * time.Second,
 		},
 	}, nil
@@ -157,15 +165,19 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // accept serves connections, at most MaxConns at once, until ctx ends.
 func (s *Server) accept(ctx context.Context) error {
-	var open sync.WaitGroup
-	defer open.Wait()
-	slots := make(chan struct{}, s.cfg.MaxConns)
+	var serving sync.WaitGroup
+	defer serving.Wait()
 	delay := time.Duration(0)
 	for {
 		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
+		case s.open <- struct{}{}:
+		default:
+			s.reached(fmt.Sprintf("%d connections are open: further ones wait", cap(s.open)))
+			select {
+			case s.open <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
 		}
 		tcp, err := s.cfg.TCP.AcceptTCP()
 		switch {
@@ -178,7 +190,7 @@ func (s *Server) accept(ctx context.Context) error {
 			return fmt.Errorf("accept: %w", err)
 		case err != nil:
 			// Out of descriptors or memory: connections that end will free some.
-			<-slots
+			<-s.open
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
 			select {
 			case <-time.After(delay):
@@ -188,8 +200,8 @@ func (s *Server) accept(ctx context.Context) error {
 			continue
 		}
 		delay = 0
-		open.Go(func() {
-			defer func() { <-slots }()
+		serving.Go(func() {
+			defer func() { <-s.open }()
 			s.serveConn(ctx, tcp)
 		})
 	}

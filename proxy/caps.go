@@ -1,0 +1,69 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"cofferdam.dev/cofferdam/proxy/record"
+)
+
+// What one sandbox may hold of the proxy at once, beside Config.MaxConns and
+// maxNames. It is all the sandbox's own: an agent that uses it up waits for
+// itself. Memory follows from it: a connection holds at most two buffers of
+// bufferSize, or an HTTP head in either direction.
+const (
+	maxPending = 128 // names that are resolved and addresses that are dialled
+	maxStreams = 64  // TCP connections to port 53
+)
+
+// capInterval is the time between two records of one cap.
+const capInterval = time.Minute
+
+// caps remembers which caps were reached, so that a person is told once per
+// interval and not once per connection.
+type caps struct {
+	mu   sync.Mutex // guards said
+	said map[string]time.Time
+}
+
+// reached records that a cap was. what it says has no part that the agent chose.
+func (s *Server) reached(what string) {
+	if s.cfg.Records.Stopped() {
+		return // the rest of the log is for connections that end
+	}
+	s.caps.mu.Lock()
+	defer s.caps.mu.Unlock()
+	if last, ok := s.caps.said[what]; ok && s.budgets.now().Sub(last) < capInterval {
+		return
+	}
+	if s.caps.said == nil {
+		s.caps.said = make(map[string]time.Time)
+	}
+	s.caps.said[what] = s.budgets.now()
+	s.cfg.Records.Write(record.Record{Kind: record.Proxy, Reason: what})
+}
+
+// begin takes a place among what is resolved or dialled, waiting for one if need
+// be, but not for long. done gives it back.
+func (s *Server) begin(ctx context.Context) (done func(), err error) {
+	done = func() { <-s.pending }
+	select {
+	case s.pending <- struct{}{}:
+		return done, nil
+	default:
+	}
+	wait := time.NewTimer(s.timeouts.pending)
+	defer wait.Stop()
+	select {
+	case s.pending <- struct{}{}:
+		return done, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-wait.C:
+		what := fmt.Sprintf("%d connections are being made at once: further ones are refused", cap(s.pending))
+		s.reached(what)
+		return nil, fmt.Errorf("refused: %s", what)
+	}
+}
