@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
 // countedConn is a connection to an upstream: it counts the bytes, takes them of
@@ -106,8 +108,8 @@ func (l *oneListener) Accept() (net.Conn, error) {
 func (l *oneListener) Close() error   { return nil }
 func (l *oneListener) Addr() net.Addr { return l.addr }
 
-// closingConn says when it is closed. After a hijack that is when the tunnel of
-// ReverseProxy ends.
+// closingConn is what the HTTP server reads the agent's requests from. It says
+// when it is closed; after a hijack that is when the tunnel of ReverseProxy ends.
 type closingConn struct {
 	*peekedConn
 	once sync.Once
@@ -118,4 +120,29 @@ func (c *closingConn) Close() error {
 	err := c.peekedConn.Close()
 	c.once.Do(func() { close(c.done) })
 	return err
+}
+
+// Read hides from the server that the agent has sent all it will while a request
+// is being answered. net/http reads a single byte in the background meanwhile,
+// takes an end of stream there for an agent that is gone, and cancels; but an
+// agent may well close its half and wait for the answer. So that read goes on
+// until the server gives it up, which is when the answer has been written, or the
+// agent resets the connection. Then the next read finds the end.
+func (c *closingConn) Read(b []byte) (int, error) {
+	n, err := c.peekedConn.Read(b)
+	if len(b) != 1 || !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	waitErr := raw.Read(func(fd uintptr) bool {
+		_, _, err = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		return err != nil && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
+	})
+	if waitErr != nil {
+		return 0, waitErr // the deadline, or closed
+	}
+	return 0, os.NewSyscallError("read", err)
 }
