@@ -161,10 +161,14 @@ func addrPortOf(a net.Addr) netip.AddrPort {
 }
 
 // record writes the decision about a question. Only after that may the decision
-// take effect.
+// take effect. A denial has no effect that could wait: it may be counted first.
 func (c *conn) record(q question, d policy.Decision, upstream netip.AddrPort) error {
 	r := c.entry(record.Decision, q, upstream)
 	r.Verdict, r.Rule, r.Reason = d.Verdict.String(), d.Rule, d.Reason
+	if d.Verdict != policy.Allow {
+		c.s.denials.add(r)
+		return nil
+	}
 	return c.s.cfg.Records.Write(r)
 }
 

@@ -269,12 +269,6 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 	if kind != "address" {
 		return refuse(name.String(), "only addresses are resolved, not "+typeText(q.Type), reply{})
 	}
-	s.note(kind+" "+name.String(), record.Record{
-		Verdict: d.Verdict.String(), Protocol: policy.DNS.String(), Name: name.String(), Reason: d.Reason, Rule: d.Rule,
-	})
-	if q.Type != dnsmessage.TypeA {
-		return reply{} // IPv4 only; no keys for ECH, no QUIC, no other endpoint
-	}
 	addr, err := s.names.address(name)
 	if err != nil {
 		if errors.Is(err, errNamesFull) {
@@ -284,6 +278,12 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 			Verdict: policy.Deny.String(), Protocol: policy.DNS.String(), Name: name.String(), Reason: err.Error(),
 		})
 		return reply{rcode: dnsmessage.RCodeServerFailure, ede: edeOther, reason: err.Error()}
+	}
+	s.note(name.String(), record.Record{
+		Verdict: d.Verdict.String(), Protocol: policy.DNS.String(), Name: name.String(), Reason: d.Reason, Rule: d.Rule,
+	})
+	if q.Type != dnsmessage.TypeA {
+		return reply{} // IPv4 only; no keys for ECH, no QUIC, no other endpoint
 	}
 	return reply{addr: addr}
 }
@@ -354,35 +354,44 @@ func (q query) pack(r reply, truncated bool) ([]byte, error) {
 	return b.Finish()
 }
 
-// maxNotes bounds the distinct names that are recorded when they are looked up,
-// so that a flood of queries does not fill the log.
+// maxNotes bounds the denials of DNS that are remembered.
 const maxNotes = 1 << 14
 
 // lookups remembers what was recorded of DNS.
 type lookups struct {
-	mu   sync.Mutex // guards seen
-	seen map[string]struct{}
+	mu      sync.Mutex // guards the rest
+	allowed map[string]struct{}
+	denied  map[string]struct{}
 }
 
-// note records a decision of DNS the first time that it is made. An allowed name
-// whose record could not be written is refused when it is dialled: decide sees
-// that the log has stopped.
+// note records a decision of DNS the first time that it is made. Allowed names
+// have an address each, which bounds them. Once maxNotes denials are remembered,
+// each further one is recorded again and again, by counts. An allowed name whose
+// record could not be written is refused when it is dialled: decide sees that the
+// log has stopped.
 func (s *Server) note(key string, r record.Record) {
-	s.lookups.mu.Lock()
-	defer s.lookups.mu.Unlock()
-	key = r.Verdict + " " + key
-	if _, ok := s.lookups.seen[key]; ok || len(s.lookups.seen) > maxNotes {
-		return
-	}
-	if s.lookups.seen == nil {
-		s.lookups.seen = make(map[string]struct{})
-	}
-	s.lookups.seen[key] = struct{}{}
 	r.Kind = record.Decision
-	if len(s.lookups.seen) > maxNotes {
-		r = record.Record{Kind: record.Proxy, Reason: "too many distinct names were looked up: further lookups are not recorded"}
+	allow := r.Verdict == policy.Allow.String()
+	s.lookups.mu.Lock()
+	seen := &s.lookups.denied
+	if allow {
+		seen = &s.lookups.allowed
 	}
-	s.cfg.Records.Write(r)
+	_, known := (*seen)[key]
+	if !known && (allow || len(*seen) < maxNotes) {
+		if *seen == nil {
+			*seen = make(map[string]struct{})
+		}
+		(*seen)[key] = struct{}{}
+	}
+	s.lookups.mu.Unlock()
+	switch {
+	case known:
+	case allow:
+		s.cfg.Records.Write(r)
+	default:
+		s.denials.add(r)
+	}
 }
 
 // addrOf is the address of a peer, without port, zone or IPv6 wrapping.

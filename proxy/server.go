@@ -68,6 +68,7 @@ type Server struct {
 	names    *names
 	servers  []*net.Resolver // asked in this order
 	lookups  lookups
+	denials  *denials
 	timeouts timeouts
 	budgets  *budgets
 	splices  chan struct{} // one token per direction that is spliced
@@ -132,6 +133,7 @@ func New(cfg Config) (*Server, error) {
 		names:   names,
 		servers: newResolvers(cfg.Resolver),
 		splices: make(chan struct{}, maxSplices),
+		denials: newDenials(cfg.Records, time.Now),
 		budgets: newBudgets(time.Now),
 		open:    make(chan struct{}, cfg.MaxConns),
 		streams: make(chan struct{}, maxStreams),
@@ -159,6 +161,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	g.Go(func() error { return s.serveDNS(ctx) })
 	g.Go(func() error { return s.accept(ctx) })
 	err := g.Wait()
+	s.denials.flush()
 	s.cfg.Records.Write(record.Record{Kind: record.Proxy, Reason: "stopped"})
 	return err
 }

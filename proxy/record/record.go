@@ -4,8 +4,11 @@
 // Every decision about a connection leaves one record of kind "decision"; an
 // allowed connection also leaves one of kind "close" with the same conn, when
 // it ends. A connection that carries HTTP leaves one decision per host that its
-// requests name, and one for the denial that ends it. Names are recorded once per sandbox when they are looked up, not once
-// per query. Kind "proxy" is about the process itself, and its "started" begins
+// requests name, and one for the denial that ends it. Names are recorded once
+// per process when they are looked up, not once per query. Of a flood of denials
+// the first ones have a record each, and one record counts the further ones that
+// differ in nothing but the connection; what is allowed is never counted
+// together. Kind "proxy" is about the process itself, and its "started" begins
 // a new count of seq and conn.
 //
 // The agent chooses many of the strings, so none is trusted: they are bounded
@@ -46,6 +49,7 @@ type Record struct {
 	Rule     string `json:"rule,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Policy   string `json:"policy,omitempty"`
+	Count    int64  `json:"count,omitempty"` // denials that the record stands for, if it is not one; they have no conn
 
 	Conn       uint64 `json:"conn,omitempty"`        // joins decision and close, per process
 	BytesUp    int64  `json:"bytes_up,omitempty"`    // from the agent to the upstream
@@ -83,6 +87,9 @@ func (r Record) String() string {
 		fmt.Fprintf(&b, "%s %-5s %-4s %s  %s", clock, plain(r.Verdict), plain(r.Protocol), r.destination(), plain(r.Reason))
 		if r.Rule != "" {
 			fmt.Fprintf(&b, ": %s", plain(r.Rule))
+		}
+		if r.Count > 0 {
+			fmt.Fprintf(&b, " (%d times)", r.Count)
 		}
 	case Close:
 		fmt.Fprintf(&b, "%s close %-4s %s  %d bytes up, %d down, %s", clock, plain(r.Protocol), r.destination(),

@@ -143,6 +143,10 @@ func TestString(t *testing.T) {
 			"15:04:05 deny  tls  evil.test:443  no rule allows it",
 		},
 		{
+			Record{Kind: Decision, Verdict: "deny", Protocol: "tls", Name: "evil.test", Port: 443, Reason: "no rule allows it", Count: 1200},
+			"15:04:05 deny  tls  evil.test:443  no rule allows it (1200 times)",
+		},
+		{
 			Record{Kind: Decision, Verdict: "allow", Protocol: "http", Name: "good.test", Port: 80, Reason: "a rule allows it", Rule: "allow good.test:80 http (line 3)"},
 			"15:04:05 allow http good.test:80  a rule allows it: allow good.test:80 http (line 3)",
 		},
