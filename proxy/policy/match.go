@@ -42,6 +42,8 @@ var reasonsProtocol = func() (reasons [len(protocolNames)]string) {
 // For protocol DNS the question is whether 3 to 5 could allow the name on any
 // port; the request's port and address play no part. Of several rules that
 // could, the most specific is named, and of those the first of the file.
+// port; the request's port and address play no part. There a name that was made
+// with a search suffix is denied, see decideQuery.
 func (p *Policy) Decide(r Request) Decision {
 	switch {
 	case p == nil || len(p.rules) == 0:
@@ -51,7 +53,7 @@ func (p *Policy) Decide(r Request) Decision {
 	case r.Name.IsZero():
 		return p.decideAddress(r)
 	case r.Protocol == DNS:
-		return p.decideLookup(r.Name)
+		return p.decideQuery(r.Name)
 	}
 	deny, allow, elsewhere := p.match(r.Name, r.Port)
 	switch {
