@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -129,8 +130,9 @@ type query struct {
 // exists and has no such records.
 type reply struct {
 	rcode  dnsmessage.RCode
-	addr   netip.Addr // the answer to A
-	bare   bool       // nothing but the header and the question
+	addr   netip.Addr  // the answer to A
+	ptr    policy.Name // the answer to PTR
+	bare   bool        // nothing but the header and the question
 	ede    uint16
 	reason string // text of the extended error; empty for none
 }
@@ -255,6 +257,11 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 		}
 		return reply{}
 	}
+	if q.Type == dnsmessage.TypePTR {
+		if ptr := s.names.name(reverse(name)); !ptr.IsZero() {
+			return reply{ptr: ptr} // what the agent was told before
+		}
+	}
 	d := s.decide(question{Request: policy.Request{Protocol: policy.DNS, Name: name}})
 	if d.Verdict != policy.Allow {
 		s.note(kind+" "+name.String(), record.Record{
@@ -286,6 +293,22 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 		return reply{} // IPv4 only; no keys for ECH, no QUIC, no other endpoint
 	}
 	return reply{addr: addr}
+}
+
+// reverse returns the IPv4 address that a name below in-addr.arpa is about (RFC
+// 1035, 3.5), or the zero Addr.
+func reverse(name policy.Name) netip.Addr {
+	text, ok := strings.CutSuffix(name.String(), ".in-addr.arpa")
+	if !ok {
+		return netip.Addr{}
+	}
+	labels := strings.Split(text, ".")
+	slices.Reverse(labels)
+	addr, err := netip.ParseAddr(strings.Join(labels, "."))
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr
 }
 
 func typeText(t dnsmessage.Type) string { return strings.TrimPrefix(t.String(), "Type") }
@@ -324,6 +347,12 @@ func (q query) pack(r reply, truncated bool) ([]byte, error) {
 	case r.addr.IsValid():
 		owner.TTL = answerTTL
 		if err := errors.Join(b.StartAnswers(), b.AResource(owner, dnsmessage.AResource{A: r.addr.As4()})); err != nil {
+			return nil, err
+		}
+	case !r.ptr.IsZero():
+		name, err := dnsmessage.NewName(r.ptr.String() + ".")
+		owner.TTL = answerTTL
+		if err := errors.Join(err, b.StartAnswers(), b.PTRResource(owner, dnsmessage.PTRResource{PTR: name})); err != nil {
 			return nil, err
 		}
 	case r.rcode == dnsmessage.RCodeSuccess || r.rcode == dnsmessage.RCodeNameError:

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -79,7 +80,14 @@ func describe(t testing.TB, b []byte) string {
 		out += " " + q.Name.String()
 	}
 	for _, r := range m.Answers {
-		out += fmt.Sprintf(" %v ttl %d", r.Body.(*dnsmessage.AResource).A, r.Header.TTL)
+		switch body := r.Body.(type) {
+		case *dnsmessage.AResource:
+			out += fmt.Sprintf(" %v ttl %d", body.A, r.Header.TTL)
+		case *dnsmessage.PTRResource:
+			out += fmt.Sprintf(" %v ttl %d", body.PTR, r.Header.TTL)
+		default:
+			t.Errorf("answer %v", r)
+		}
 	}
 	for _, r := range m.Authorities {
 		out += fmt.Sprintf(" soa %d", r.Body.(*dnsmessage.SOAResource).MinTTL)
@@ -124,6 +132,30 @@ func TestDNSAnswers(t *testing.T) {
 		{"not a host name", "a b.good.test.", dnsmessage.TypeA, in, 0, nil, "NameError a b.good.test. soa 5"},
 		{"an address as a name", "127.0.0.1.", dnsmessage.TypeA, in, 0, nil, "NameError 127.0.0.1. soa 5"},
 		{"reverse", "1.0.64.127.in-addr.arpa.", dnsmessage.TypePTR, in, 0, nil, "NameError 1.0.64.127.in-addr.arpa. soa 5"},
+		{"reverse of another address", "8.8.8.8.in-addr.arpa.", dnsmessage.TypePTR, in, 1232, nil, `NameError 8.8.8.8.in-addr.arpa. soa 5 ede 15 "no rule allows it"`},
+		{"reverse of IPv6", strings.Repeat("0.", 32) + "ip6.arpa.", dnsmessage.TypePTR, in, 0, nil, "NameError " + strings.Repeat("0.", 32) + "ip6.arpa. soa 5"},
+		{"multicast DNS", "printer.local.", dnsmessage.TypeA, in, 0, nil, "NameError printer.local. soa 5"},
+		{"onion", "abc.onion.", dnsmessage.TypeA, in, 0, nil, "NameError abc.onion. soa 5"},
+		{"invalid", "x.invalid.", dnsmessage.TypeA, in, 0, nil, "NameError x.invalid. soa 5"},
+		{"home", "router.home.arpa.", dnsmessage.TypeA, in, 0, nil, "NameError router.home.arpa. soa 5"},
+		{"internal", "metadata.google.internal.", dnsmessage.TypeA, in, 0, nil, "NameError metadata.google.internal. soa 5"},
+		{"an unknown TLD", "x.nosuchtld.", dnsmessage.TypeA, in, 0, nil, "NameError x.nosuchtld. soa 5"},
+		{"a canary for DNS over HTTPS", "use-application-dns.net.", dnsmessage.TypeA, in, 0, nil, "NameError use-application-dns.net. soa 5"},
+		{"NAT64 discovery", "ipv4only.arpa.", dnsmessage.TypeAAAA, in, 0, nil, "NameError ipv4only.arpa. soa 5"},
+		{"an allowed name with a wildcard as search suffix", "good.test.example.org.", dnsmessage.TypeA, in, 1232, nil, `NameError good.test.example.org. soa 5 ede 15 "it looks like good.test with a search suffix: allow *.example.org:443 tls (line 5)"`},
+		{"SVCB of an allowed name", "good.test.", dnsmessage.TypeSVCB, in, 0, nil, "Success good.test. soa 5"},
+		{"MX of an allowed name", "good.test.", dnsmessage.TypeMX, in, 0, nil, "Success good.test. soa 5"},
+		{"SRV below an allowed name", "_x._tcp.good.test.", dnsmessage.TypeSRV, in, 0, nil, "NameError _x._tcp.good.test. soa 5"},
+		{"SOA of an allowed name", "good.test.", dnsmessage.TypeSOA, in, 0, nil, "Success good.test. soa 5"},
+		{"NS of an allowed name", "good.test.", dnsmessage.TypeNS, in, 0, nil, "Success good.test. soa 5"},
+		{"NULL of an allowed name", "good.test.", 10, in, 0, nil, "Success good.test. soa 5"},
+		{"a type that nobody knows", "good.test.", 65400, in, 0, nil, "Success good.test. soa 5"},
+		{"NUL in a label", "good.test\x00.example.org.", dnsmessage.TypeA, in, 0, nil, "NameError good.test\x00.example.org. soa 5"},
+		{"123 labels", strings.Repeat("a.", 121) + "example.org.", dnsmessage.TypeA, in, 0, nil, "Success " + strings.Repeat("a.", 121) + "example.org. [127 64 0 1] ttl 60"},
+		{"an option that nobody knows", "good.test.", dnsmessage.TypeA, in, 1232, func(m *dnsmessage.Message) {
+			m.Additionals[0].Body = &dnsmessage.OPTResource{Options: []dnsmessage.Option{{Code: 10, Data: []byte("cookie12")}}}
+		}, "Success good.test. [127 64 0 1] ttl 60"},
+		{"a small buffer", "good.test.", dnsmessage.TypeA, in, 1, nil, "Success good.test. [127 64 0 1] ttl 60"},
 		{"the root", ".", dnsmessage.TypeNS, in, 0, nil, "NameError . soa 5"},
 		{"ANY", "good.test.", dnsmessage.TypeALL, in, 0, nil, "Refused good.test."},
 		{"AXFR", "good.test.", dnsmessage.TypeAXFR, in, 0, nil, "Refused good.test."},
@@ -144,6 +176,60 @@ func TestDNSAnswers(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
+	}
+}
+
+// TestDNSMalformed: what no library makes.
+func TestDNSMalformed(t *testing.T) {
+	good := buildQuery(t, "good.test.", dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil)
+	head := func(questions, additionals byte) []byte {
+		return []byte{4711 >> 8, 4711 & 0xff, 1, 0, 0, questions, 0, 0, 0, 0, 0, additionals}
+	}
+	for _, test := range []struct {
+		name    string
+		message []byte
+		want    string
+	}{
+		{"nothing", nil, "silence"},
+		{"half a header", good[:11], "silence"},
+		{"a header alone", head(1, 0), "FormatError"},
+		{"cut in the question", good[:len(good)-1], "FormatError"},
+		{"a name that points at itself", append(head(1, 0), 0xc0, 12, 0, 1, 0, 1), "FormatError"},
+		{"two that point at each other", append(head(1, 0), 0xc0, 14, 0xc0, 12, 0, 1, 0, 1), "FormatError"},
+		{"one that points behind the message", append(head(1, 0), 0xff, 0xff, 0, 1, 0, 1), "FormatError"},
+		{"a label of a reserved type", append(head(1, 0), 0x80, 1, 0, 0, 1, 0, 1), "FormatError"},
+		{"a dot in a label", append(head(1, 0), 9, 'g', 'o', 'o', 'd', '.', 't', 'e', 's', 't', 0, 0, 1, 0, 1), "FormatError"},
+		{"a name over 255 bytes", append(append(head(1, 0), bytes.Repeat([]byte{3, 'a', 'a', 'a'}, 64)...), 0, 0, 1, 0, 1), "FormatError"},
+		{"more records than there are", append(head(1, 200), good[12:]...), "FormatError good.test."},
+		{"65535 questions", append([]byte{4711 >> 8, 4711 & 0xff, 1, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0}, good[12:]...), "FormatError good.test."},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLab(t, dnsPolicy)
+			if got := describe(t, l.server.answer(test.message, maxUDP)); got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+			if got := describe(t, l.server.answer(good, maxUDP)); got != "Success good.test. [127 64 0 1] ttl 60" {
+				t.Errorf("afterwards: %s", got)
+			}
+			if got := l.records(); len(got) != 2 || !strings.HasPrefix(got[0], "decision deny dns") {
+				t.Errorf("records %q", got)
+			}
+		})
+	}
+}
+
+// TestDNSReverse: an address of the pool has the name that it stands for.
+func TestDNSReverse(t *testing.T) {
+	l := newLab(t, dnsPolicy)
+	address := l.synthetic("good.test")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if got, err := l.resolver().LookupAddr(ctx, address); err != nil || len(got) != 1 || got[0] != "good.test." {
+		t.Errorf("%s is %v, %v", address, got, err)
+	}
+	_, err := l.resolver().LookupAddr(ctx, "127.64.0.2")
+	if e, ok := errors.AsType[*net.DNSError](err); !ok || !e.IsNotFound {
+		t.Errorf("an address that stands for nothing: %v", err)
 	}
 }
 
@@ -244,9 +330,85 @@ func TestDNSOverUDPAndTCP(t *testing.T) {
 			t.Errorf("TCP: %s", got)
 		}
 	}
+	// Three more in one segment, and the half of a fourth: answered in their order.
+	var all []byte
+	for id := range uint16(4) {
+		message := buildQuery(t, "good.test.", dnsmessage.TypeA, dnsmessage.ClassINET, 0, func(m *dnsmessage.Message) { m.ID = id })
+		all = append(binary.BigEndian.AppendUint16(all, uint16(len(message))), message...)
+	}
+	half := len(all) - 20
+	agent.Write(all[:half])
+	for id := range uint16(4) {
+		if id == 3 {
+			agent.Write(all[half:])
+		}
+		head := make([]byte, 4)
+		if _, err := io.ReadFull(agent, head); err != nil {
+			t.Fatal(err)
+		}
+		if got := binary.BigEndian.Uint16(head[2:]); got != id {
+			t.Errorf("answer %d has ID %d", id, got)
+		}
+		io.CopyN(io.Discard, agent, int64(binary.BigEndian.Uint16(head))-2)
+	}
 	agent.Write([]byte{0, 1, 0}) // shorter than a header
 	if !ended(t, agent) {
 		t.Error("a broken query is answered")
+	}
+}
+
+// TestDNSOversized: what is far too long is told so, over TCP without reading it
+// to its end.
+func TestDNSOversized(t *testing.T) {
+	l := newLab(t, dnsPolicy)
+	message := append(buildQuery(t, "good.test.", dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil), make([]byte, maxQuery)...)
+	udp, err := net.Dial("udp4", l.dns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	udp.SetDeadline(time.Now().Add(patience))
+	udp.Write(message)
+	buf := make([]byte, maxQuery)
+	n, err := udp.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := describe(t, buf[:n]); got != "FormatError good.test." {
+		t.Errorf("UDP: %s", got)
+	}
+	agent := streamTo(t, l.server)
+	agent.Write(append([]byte{0xff, 0xff}, message...)) // and no more
+	if _, err := io.ReadFull(agent, buf[:2]); err != nil {
+		t.Fatal(err)
+	}
+	answer := buf[2 : 2+binary.BigEndian.Uint16(buf)]
+	if _, err := io.ReadFull(agent, answer); err != nil {
+		t.Fatal(err)
+	}
+	if got := describe(t, answer); got != "FormatError good.test." {
+		t.Errorf("TCP: %s", got)
+	}
+	if !ended(t, agent) {
+		t.Error("the stream goes on")
+	}
+	checkRecords(t, l.records(), []string{"decision deny dns: a DNS query of more than 4096 bytes"})
+}
+
+// TestDNSSearch: a resolver with a search list gets to the name that was meant,
+// whatever it asks for first.
+func TestDNSSearch(t *testing.T) {
+	l := newLab(t, dnsPolicy)
+	for _, name := range []string{"good.test", "a.example.org"} {
+		for _, suffix := range []string{"ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "lan", "example.org", "corp.example.org"} {
+			for _, qtype := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA} {
+				message := buildQuery(t, name+"."+suffix+".", qtype, dnsmessage.ClassINET, 0, nil)
+				if got := describe(t, l.server.answer(message, maxUDP)); !strings.HasPrefix(got, "NameError") {
+					t.Errorf("%s: %s", name+"."+suffix, got)
+				}
+			}
+		}
+		l.synthetic(name)
 	}
 }
 
@@ -482,6 +644,13 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Add([]byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 12, 0, 1, 0, 1}, true) // a name that points at itself
 	f.Add([]byte{}, true)
+	f.Add([]byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0xc0, 14, 0xc0, 12, 0, 1, 0, 1}, true)
+	f.Add([]byte("\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x09good.test\x00\x00\x01\x00\x01"), true)
+	f.Add(append([]byte{0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, bytes.Repeat([]byte{1, 'a'}, 200)...), false)
+	f.Add(buildQuery(f, "1.0.64.127.in-addr.arpa.", dnsmessage.TypePTR, dnsmessage.ClassINET, 512, nil), true)
+	f.Add(buildQuery(f, "good.test.example.org.", dnsmessage.TypeSVCB, dnsmessage.ClassINET, 65535, func(m *dnsmessage.Message) {
+		m.Additionals[0].Body = &dnsmessage.OPTResource{Options: []dnsmessage.Option{{Code: 10, Data: make([]byte, 40)}, {Code: 12, Data: make([]byte, 400)}}}
+	}), true)
 	p, err := policy.Parse("fuzz", []byte("version: 1\nnetwork: {rules: [{allow: good.test}, {allow: \"*.example.org\"}]}\n"))
 	if err != nil {
 		f.Fatal(err)
@@ -510,6 +679,9 @@ func FuzzAnswer(f *testing.F) {
 		}
 		// Only a name that the policy allows, or localhost, has an address.
 		for _, r := range m.Answers {
+			if r.Header.Type != dnsmessage.TypeA {
+				t.Fatalf("answer %v before an address was given out", r)
+			}
 			name, err := policy.ParseWireName(strings.TrimSuffix(r.Header.Name.String(), "."))
 			if err != nil {
 				t.Fatalf("an address for %v", r.Header.Name)
