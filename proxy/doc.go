@@ -27,6 +27,34 @@
 // No query of the agent is forwarded. A name that some rule could allow gets a
 // synthetic IPv4 address that stands for it from then on; every other name does
 // not exist. Addresses are never reused and survive a restart in the names file.
+// The name of an address that was given out is told too (PTR); for every other
+// type an allowed name has no records. A name that a search list seems to have
+// made under a wildcard does not exist.
+//
+// # Budgets
+//
+// A rule may bound what it lets through. decide refuses what a used-up budget
+// has no room for, and counts connections and requests as it allows them. Bytes
+// are counted by the relay before it passes them on, so that none leaves beyond
+// the budget; the connection that would send one more is reset. What is bounded is
+// not spliced. The counts live in memory: a proxy that is started anew begins
+// them anew, and its record "started" says so.
+//
+// # Caps
+//
+// One agent has one proxy, so what it uses up is its own: 1024 connections
+// (further ones wait in the kernel's queue, where UDP queries do not), 64
+// of them for DNS, 128 names or addresses that are being resolved or dialled
+// (further ones wait 10 s and are refused), 65536 names with an address. That a
+// cap was reached is recorded once a minute. Each connection holds two buffers of
+// 32 KiB at most, which it fills no faster than the other side empties them; and
+// at most 16 directions are spliced at once. A connection ends after an hour
+// without a byte and after a day in any case; a peer that vanished is found within
+// two minutes.
+//
+// Denials have a record each until there are 50 in ten seconds; further ones are
+// counted by kind. If the proxy is killed, the counts of the last ten seconds are
+// lost. What is allowed is never counted together.
 //
 // # The HTTP proxy of a site
 //

@@ -296,6 +296,31 @@ func TestBulk(t *testing.T) {
 	}
 }
 
+// TestBackPressure: an upstream that does not read holds the agent up, with no
+// more than the kernel's buffers between them, and loses nothing.
+func TestBackPressure(t *testing.T) {
+	l := newLab(t, tcpPolicy)
+	read := make(chan struct{})
+	got := make(chan int64)
+	l.upstream(func(c *net.TCPConn) {
+		<-read
+		n, _ := io.Copy(io.Discard, c)
+		got <- n
+	})
+	conn := l.dial(l.synthetic("raw.test"))
+	conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+	n, err := conn.Write(make([]byte, 128<<20))
+	if e, ok := err.(net.Error); !ok || !e.Timeout() {
+		t.Errorf("the agent is not held up: %d bytes, %v", n, err)
+	}
+	close(read)
+	conn.CloseWrite()
+	if arrived := <-got; arrived != int64(n) {
+		t.Errorf("%d of %d bytes arrive", arrived, n)
+	}
+	checkRecords(t, l.records()[2:], []string{fmt.Sprintf("close tcp raw.test: up %d down 0", n)})
+}
+
 func TestIdleEnds(t *testing.T) {
 	l := newLab(t, tcpPolicy, func(_ *Config, l *lab) { l.idle = 50 * time.Millisecond })
 	l.upstream(func(c *net.TCPConn) { io.Copy(io.Discard, c) })

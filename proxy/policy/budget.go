@@ -46,9 +46,7 @@ type unit struct {
 // to some programs and another to the rest.
 var (
 	sizeUnits   = []unit{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
-	windowUnits = []unit{
-		{"d", int64(24 * time.Hour)}, {"h", int64(time.Hour)}, {"m", int64(time.Minute)}, {"s", int64(time.Second)},
-	}
+	windowUnits = []unit{{"d", int64(24 * time.Hour)}, {"h", int64(time.Hour)}, {"m", int64(time.Minute)}, {"s", int64(time.Second)}}
 )
 
 // String is the budget in the policy's own syntax.
@@ -59,8 +57,10 @@ func (b *Budget) String() string {
 		quota *Quota
 		text  func(Quota) string
 	}{
-		{"up", b.Up, Quota.Bytes}, {"down", b.Down, Quota.Bytes},
-		{"connections", b.Connections, Quota.Count}, {"requests", b.Requests, Quota.Count},
+		{"up", b.Up, Quota.Bytes},
+		{"down", b.Down, Quota.Bytes},
+		{"connections", b.Connections, Quota.Count},
+		{"requests", b.Requests, Quota.Count},
 	} {
 		if part.quota != nil {
 			parts = append(parts, part.key+": "+part.text(*part.quota))

@@ -41,9 +41,8 @@ var reasonsProtocol = func() (reasons [len(protocolNames)]string) {
 //
 // For protocol DNS the question is whether 3 to 5 could allow the name on any
 // port; the request's port and address play no part. Of several rules that
-// could, the most specific is named, and of those the first of the file.
-// port; the request's port and address play no part. There a name that was made
-// with a search suffix is denied, see decideQuery.
+// could, the most specific is named, and of those the first of the file. A name
+// that was made with a search suffix is denied there, see decideQuery.
 func (p *Policy) Decide(r Request) Decision {
 	switch {
 	case p == nil || len(p.rules) == 0:

@@ -26,7 +26,8 @@
 //
 // # Limits
 //
-// A policy speaks of names and ports. What an allowed server does with the
+// A budget says how much a rule lets through; the proxy counts. A policy speaks
+// of names and ports. What an allowed server does with the
 // bytes, or which of its tenants gets them inside an encrypted connection, it
 // cannot see. A wildcard over a domain that hands out subdomains to strangers
 // is caught only where the public suffix list knows that domain itself; a
