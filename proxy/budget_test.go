@@ -327,3 +327,29 @@ func TestBudgetHTTPDown(t *testing.T) {
 		t.Errorf("%v", closes)
 	}
 }
+
+// TestBudgetWebSocket: after the change of protocol bytes count as before, and
+// what crosses is reset.
+func TestBudgetWebSocket(t *testing.T) {
+	for _, test := range []struct{ budget, reason string }{
+		{"{up: 10KiB, down: 1MiB}", "the rule's budget is used up: up 10KiB"},
+		{"{up: 1MiB, down: 10KiB}", "the rule's budget is used up: down 10KiB"},
+	} {
+		t.Run(test.budget, func(t *testing.T) {
+			l, _ := budgetLab(t, "http", test.budget)
+			l.upstream((&webSink{}).serve)
+			conn := l.dial(l.synthetic("a.raw.test"))
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.raw.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			_, werr := conn.Write(make([]byte, 20<<10))
+			got, err := io.ReadAll(conn)
+			if err == nil && werr == nil {
+				t.Errorf("got %d bytes and an end in order", len(got))
+			}
+			l.waitOpen(0)
+			closes := l.closes()
+			if len(closes) != 1 || closes[0].Reason != test.reason || max(closes[0].BytesUp, closes[0].BytesDown) > 21<<10 || min(closes[0].BytesUp, closes[0].BytesDown) > 10<<10 {
+				t.Errorf("%+v", closes)
+			}
+		})
+	}
+}

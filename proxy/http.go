@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
@@ -31,6 +32,8 @@ type httpConn struct {
 	proxy   *httputil.ReverseProxy
 	stopped func() bool // the server has
 	moved   activity    // bytes to and from upstreams
+
+	switched atomic.Bool // to a protocol without answers: only a reset tells of a failure
 
 	// The server calls ServeHTTP for one request at a time, but dials in
 	// goroutines of its transport.
@@ -75,8 +78,12 @@ func (c *conn) serveHTTP(ctx context.Context) {
 	}
 	quiet := log.New(io.Discard, "", 0) // what is worth knowing is recorded
 	h.proxy = &httputil.ReverseProxy{
-		Rewrite:       h.rewrite,
-		Transport:     transport,
+		Rewrite:   h.rewrite,
+		Transport: transport,
+		ModifyResponse: func(r *http.Response) error {
+			h.switched.Store(r.StatusCode == http.StatusSwitchingProtocols)
+			return nil
+		},
 		FlushInterval: -1,
 		ErrorHandler:  h.unreachable,
 		ErrorLog:      quiet,
@@ -120,6 +127,14 @@ func (h *httpConn) fail(err error) {
 	defer h.mu.Unlock()
 	if h.failure == nil || over {
 		h.failure = err
+	}
+}
+
+// upstreamFailed notes what ended the connection to an upstream.
+func (h *httpConn) upstreamFailed(err error) {
+	h.fail(err)
+	if h.switched.Load() && !errors.Is(err, net.ErrClosed) {
+		h.reset()
 	}
 }
 
@@ -373,7 +388,7 @@ func (h *httpConn) dialUpstream(ctx context.Context, _, address string) (net.Con
 	}
 	conn.SetKeepAliveConfig(keepAliveProbes)
 	counted := &countedConn{
-		TCPConn: conn, moved: &h.moved, failed: h.fail,
+		TCPConn: conn, moved: &h.moved, failed: h.upstreamFailed,
 		spendUp: h.s.budgets.up(d.Budget), spendDown: h.s.budgets.down(d.Budget),
 	}
 	h.mu.Lock()
