@@ -64,9 +64,14 @@ func TestCapOfPending(t *testing.T) {
 			s.pending = make(chan struct{}, 2)
 			s.timeouts.pending = 50 * time.Millisecond
 		}))
-	l.upstream(echo)
+	connected := make(chan struct{}, 2)
+	l.upstream(func(c *net.TCPConn) {
+		connected <- struct{}{}
+		echo(c)
+	})
 	open := l.dial(l.synthetic("raw.test"))
 	open.Write([]byte("x"))
+	<-connected // its own place is free again
 	for _, name := range []string{"a.slow.test", "b.slow.test"} {
 		l.dial(l.synthetic(name))
 	}
