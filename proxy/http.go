@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"net"
@@ -180,7 +179,7 @@ func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q, host := h.ask(r)
 	q.request, q.connection = true, !h.knows(q.Name)
 	if d := h.authorizeRequest(r.Context(), q); d.Verdict != policy.Allow {
-		h.forbid(w, q, host, d)
+		h.forbidden(q, host, d).write(w, r)
 		return
 	}
 	// An answer that breaks off must not look like one that is whole: HTTP/1.0
@@ -398,56 +397,35 @@ func (h *httpConn) dialUpstream(ctx context.Context, _, address string) (net.Con
 	return counted, nil
 }
 
-// forbid answers a denied request. The connection ends with it, so that what
-// follows in its buffer is not taken for a request.
-func (h *httpConn) forbid(w http.ResponseWriter, q question, host string, d policy.Decision) {
-	var wait time.Duration
+// forbidden is the refusal of a request. Where a budget denied it, and waiting
+// helps, it says how long.
+func (h *httpConn) forbidden(q question, host string, d policy.Decision) refusal {
+	r := deniedBy(q, host, d)
 	if d.Budget != nil {
-		wait = h.s.budgets.wait(d.Budget, q.connection, q.request)
+		r.wait = h.s.budgets.wait(d.Budget, q.connection, q.request)
 	}
-	refuseHTTP(w, wait, h.refusal(q, host, d))
-}
-
-// refuseHTTP answers 403, or 429 with the time to wait where waiting helps.
-func refuseHTTP(w http.ResponseWriter, wait time.Duration, text string) {
-	status := http.StatusForbidden
-	if wait > 0 {
-		status = http.StatusTooManyRequests
-		w.Header().Set("Retry-After", retryAfter(wait))
-	}
-	answer(w, status, text)
+	return r
 }
 
 // unreachable answers a request whose upstream could not be reached, or turned
 // out to be denied after all.
 func (h *httpConn) unreachable(w http.ResponseWriter, r *http.Request, err error) {
+	q, host := h.ask(r)
 	if e, ok := errors.AsType[*denied](err); ok {
-		q, host := h.ask(r)
 		q.connection = true
 		h.record(q, e.d, netip.AddrPort{})
-		h.forbid(w, q, host, e.d)
+		h.forbidden(q, host, e.d).write(w, r)
 		return
 	}
 	if over, ok := h.crossed(); ok {
-		q, host := h.ask(r)
-		refuseHTTP(w, over.wait, h.refusal(q, host, policy.Decision{Reason: over.Error(), Rule: over.rule}))
+		refused := deniedBy(q, host, policy.Decision{Reason: over.Error(), Rule: over.rule})
+		refused.wait = over.wait
+		refused.write(w, r)
 		return
 	}
 	if r.Context().Err() != nil {
 		err = errAgentGone
 	}
 	h.fail(err)
-	answer(w, http.StatusBadGateway, fmt.Sprintf(
-		"cofferdam: upstream unreachable\n\nThe policy allows this request, but its server did not answer:\n%s\n",
-		strconv.QuoteToASCII(err.Error())))
-}
-
-func answer(w http.ResponseWriter, status int, text string) {
-	header := w.Header()
-	header.Set("Content-Type", "text/plain; charset=utf-8")
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Cache-Control", "no-store")
-	header.Set("Connection", "close")
-	w.WriteHeader(status)
-	io.WriteString(w, text)
+	unreachable(host, err).write(w, r)
 }

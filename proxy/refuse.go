@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
@@ -44,24 +42,4 @@ func (c *conn) alert(description byte) {
 	c.tcp.Write([]byte{21, 3, 3, 0, 2, 2, description}) // alert, TLS 1.2 framing, 2 bytes, fatal
 	c.tcp.CloseWrite()
 	io.CopyN(io.Discard, c.tcp, 64<<10)
-}
-
-// refusal is the text of an HTTP refusal. host is what the agent asked for.
-func (c *conn) refusal(q question, host string, d policy.Decision) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "cofferdam: access denied\n\nhost:   %s\nreason: %s\n", host, d.Reason)
-	if d.Rule != "" {
-		fmt.Fprintf(&b, "rule:   %s\n", d.Rule)
-	}
-	b.WriteString("\nThis was decided outside the sandbox, and nothing inside can change it.\n")
-	if !q.Name.IsZero() && d.Rule == "" && q.problem == "" && !q.orphan {
-		ports := ""
-		if q.Port != 80 {
-			ports = fmt.Sprintf(", ports: [%d]", q.Port)
-		}
-		fmt.Fprintf(&b, "A person can allow it with a rule in the sandbox's policy:\n\n  - {allow: %q, protocol: http%s}\n", q.Name, ports)
-	} else {
-		b.WriteString("A person can change the sandbox's policy.\n")
-	}
-	return b.String()
 }
