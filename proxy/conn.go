@@ -136,7 +136,7 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		splices: c.s.splices, buffers: &c.s.buffers,
 		spendUp: c.s.budgets.up(d.Budget), spendDown: c.s.budgets.down(d.Budget),
 	}
-	err := r.run(c.peeked)
+	err := c.speak(q, upstream, &r)
 	c.close(ctx, q, addrPortOf(upstream.RemoteAddr()), r.up.Load(), r.down.Load(), err)
 }
 

@@ -68,8 +68,8 @@
 //
 // With an HTTP proxy the addresses of names are not seen, hence not filtered.
 // Inside an allowed TLS connection nothing is seen: a server that holds several
-// tenants' names behind one (domain fronting) gives the agent all of them. What
-// a rule allows as ssh or tcp is relayed from the first byte, whatever is
-// spoken. Labels below an allowed wildcard, once connected to, are resolved and
+// tenants' names behind one (domain fronting) gives the agent all of them. Of
+// what a rule allows as ssh the first line of each side is checked, see ssh.go;
+// what it allows as tcp is relayed from the first byte, whatever is spoken. Labels below an allowed wildcard, once connected to, are resolved and
 // hence told to that domain's owner.
 package proxy

@@ -30,14 +30,15 @@ const literal = "127.9.9.9" // an address that is not of the pool
 
 // lab is a proxy with its log and, where a test asks, an upstream.
 type lab struct {
-	t      *testing.T
-	server *Server
-	port   int // of the proxy, hence of every destination, and of the upstream
-	dns    string
-	log    string
-	idle   time.Duration // zero for the server's own
-	change func(*Server) // before it serves
-	stop   func()        // ends the proxy and waits for it
+	t        *testing.T
+	server   *Server
+	port     int // of the proxy, hence of every destination, and of the upstream
+	dns      string
+	log      string
+	idle     time.Duration // zero for the server's own
+	identify time.Duration // the same
+	change   func(*Server) // before it serves
+	stop     func()        // ends the proxy and waits for it
 }
 
 type labOption func(*Config, *lab)
@@ -76,6 +77,9 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 	l.server.timeouts.refuse = 200 * time.Millisecond
 	if l.idle > 0 {
 		l.server.timeouts.idle = l.idle
+	}
+	if l.identify > 0 {
+		l.server.timeouts.identify = l.identify
 	}
 	if l.change != nil {
 		l.change(l.server)

@@ -341,7 +341,7 @@ func TestIdleEnds(t *testing.T) {
 func TestBareAddress(t *testing.T) {
 	for _, test := range []struct{ protocol, sends, want string }{
 		{"tcp", "ping", "got 4: ping"},
-		{"ssh", "SSH-2.0-x", "got 9: SSH-2.0-x"},
+		{"tcp", "SSH-2.0-x", "got 9: SSH-2.0-x"},
 		{"http", "GET / HTTP/1.0\r\nHost: [::1]:PORT\r\n\r\n", "HTTP/1.0 204 No Content"},
 		{"http", "GET / HTTP/1.0\r\nHost: [::2]:PORT\r\n\r\n", "HTTP/1.0 403 Forbidden"},
 		{"http", "GET / HTTP/1.0\r\nHost: x.test\r\n\r\n", "HTTP/1.0 204 No Content"},

@@ -109,10 +109,10 @@ func TestRefusalForms(t *testing.T) {
 		{
 			name: "upstream down", host: "good.test", status: 502,
 			want: map[string]string{
-				"error": "unreachable", "host": "good.test:PORT", "reason": `"dial tcp [::1]:PORT: connect: connection refused"`,
+				"error": "unreachable", "host": "good.test:PORT", "reason": `"dial [::1]:PORT: connection refused"`,
 				"remedy": "The policy allows this, but its server did not answer. Try again later",
 			},
-			text: "cofferdam: upstream unreachable\n\nhost:   good.test:PORT\nreason: \"dial tcp [::1]:PORT: connect: connection refused\"\n\n" +
+			text: "cofferdam: upstream unreachable\n\nhost:   good.test:PORT\nreason: \"dial [::1]:PORT: connection refused\"\n\n" +
 				"The policy allows this, but its server did not answer. Try again later.\n",
 		},
 	} {

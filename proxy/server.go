@@ -82,17 +82,18 @@ type Server struct {
 
 // timeouts are constants outside of tests.
 type timeouts struct {
-	peek    time.Duration // for the first bytes where a rule expects some
-	refuse  time.Duration // for the first bytes of what is refused anyhow
-	dial    time.Duration // for all addresses of one name, and the upstream proxy's answer
-	attempt time.Duration // for one address
-	stagger time.Duration // before the next address is tried beside one that has not answered
-	resolve time.Duration // for one name
-	server  time.Duration // before the next server is asked beside one that has not answered
-	pending time.Duration // for a place among those
-	idle    time.Duration // without a byte in either direction
-	total   time.Duration // of one connection, however busy
-	dns     time.Duration // for the next query of a stream
+	peek     time.Duration // for the first bytes where a rule expects some
+	refuse   time.Duration // for the first bytes of what is refused anyhow
+	identify time.Duration // for the first lines of both sides of SSH
+	dial     time.Duration // for all addresses of one name, and the upstream proxy's answer
+	attempt  time.Duration // for one address
+	stagger  time.Duration // before the next address is tried beside one that has not answered
+	resolve  time.Duration // for one name
+	server   time.Duration // before the next server is asked beside one that has not answered
+	pending  time.Duration // for a place among those
+	idle     time.Duration // without a byte in either direction
+	total    time.Duration // of one connection, however busy
+	dns      time.Duration // for the next query of a stream
 }
 
 // maxSplices keeps the pipes of one proxy well below the 64 that the kernel
@@ -139,7 +140,7 @@ func New(cfg Config) (*Server, error) {
 		streams: make(chan struct{}, maxStreams),
 		pending: make(chan struct{}, maxPending),
 		timeouts: timeouts{
-			peek: 10 * time.Second, refuse: time.Second,
+			peek: 10 * time.Second, refuse: time.Second, identify: time.Minute,
 			dial: 30 * time.Second, attempt: 10 * time.Second, stagger: 250 * time.Millisecond,
 			resolve: 10 * time.Second, server: time.Second, pending: 10 * time.Second,
 			idle: time.Hour, total: 24 * time.Hour, dns: 10 * time.Second,
