@@ -76,7 +76,7 @@ func (c *conn) serve(ctx context.Context) {
 		c.serveHTTP(ctx)
 	case policy.TLS:
 		q := c.question(policy.TLS, hello.name)
-		q.problem = hello.problem
+		q.problem, q.alert, q.ech = hello.problem, hello.alert, hello.ech
 		if hello.unnamed && c.looked.IsZero() && want == policy.TLS {
 			q.problem = "" // clients send no name to an address; a rule pins this one
 		}

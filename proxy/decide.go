@@ -26,7 +26,13 @@ type question struct {
 	connection, request bool
 
 	// problem is what is wrong with what the agent sent; empty if nothing is.
+	// alert is how TLS says so; zero for access_denied.
 	problem string
+	alert   byte
+
+	// ech is set for a TLS hello that may hold another name than the one asked
+	// about, for the server alone to read.
+	ech bool
 }
 
 // decide is the one decision (I2). Nothing is resolved, dialled or relayed
@@ -38,7 +44,8 @@ type question struct {
 //  2. an address of the pool that stands for no name
 //  3. a name on the wire other than the one that was looked up
 //  4. what the policy does not allow
-//  5. what is malformed, or hides its name
+//  5. what is malformed, or hides its name: an encrypted client hello does,
+//     unless the rule accepts it
 //  6. an address of this very host, unless a rule pins it
 //  7. what the rule's budget has no room for
 func (s *Server) decide(q question) policy.Decision {
@@ -46,16 +53,23 @@ func (s *Server) decide(q question) policy.Decision {
 	deny := func(reason string) policy.Decision {
 		return policy.Decision{Reason: reason, Rule: d.Rule, Expects: d.Expects}
 	}
+	if q.ech && !d.ECH {
+		q.problem = "TLS with an encrypted client hello (ECH)"
+	}
+	also := ""
+	if q.problem != "" {
+		also = q.problem + ", and "
+	}
 	switch {
 	case s.cfg.Records.Stopped():
 		return deny("the record log is full")
 	case q.orphan:
 		return deny("a synthetic address that stands for no name")
 	case !q.looked.IsZero() && q.Name != q.looked:
-		return deny(fmt.Sprintf("the name is not %s, which the address stands for", q.looked))
+		return deny(also + fmt.Sprintf("the name is not %s, which the address stands for", q.looked))
 	case d.Verdict != policy.Allow:
-		if q.problem != "" && d.Rule == "" {
-			return deny(q.problem + ", and " + d.Reason)
+		if d.Rule == "" {
+			return deny(also + d.Reason)
 		}
 		return d
 	case q.problem != "":

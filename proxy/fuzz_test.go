@@ -40,6 +40,9 @@ func FuzzPeek(f *testing.F) {
 	f.Add([]byte("SSH-2.0-x\r\n"))
 	f.Add([]byte{0x16, 3, 1, 0, 0})
 	f.Add(bytes.Repeat([]byte{0x16, 3, 1, 0, 1, 1}, 4000))
+	f.Add(craftHello(sni("good.test"), greaseECH()))
+	f.Add(craftHello(sni("good.test", "evil.test")))
+	f.Add(craftHello(sni("")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p := peeker{from: iotest.OneByteReader(bytes.NewReader(data))}
 		protocol, h := p.peek()

@@ -9,15 +9,23 @@ import (
 
 // TLS alerts (RFC 8446, 6.2).
 const (
-	alertAccessDenied  = 49
-	alertInternalError = 80
+	alertIllegalParameter = 47
+	alertAccessDenied     = 49
+	alertDecodeError      = 50
+	alertInternalError    = 80
+	alertMissingExtension = 109
 )
 
 // refuse ends a connection that was denied, in the words of its protocol: a TLS
-// client is told that access is denied, any other is reset.
+// client is told what is wrong with its hello, or that access is denied; any other
+// is reset.
 func (c *conn) refuse(q question) {
 	if q.Protocol == policy.TLS {
-		c.alert(alertAccessDenied)
+		if q.alert != 0 {
+			c.alert(q.alert)
+		} else {
+			c.alert(alertAccessDenied)
+		}
 		return
 	}
 	c.reset()

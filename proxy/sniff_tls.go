@@ -13,14 +13,16 @@ import (
 
 // extensionECH is encrypted_client_hello (RFC 9849): the name that counts is
 // inside, where only the server can read it. Browsers send a meaningless one
-// that looks the same.
+// (GREASE) that is made to look the same, beside the name that does count.
 const extensionECH = 0xfe0d
 
 // hello is what the first message of a TLS client says.
 type hello struct {
-	name    policy.Name // zero if there is none
+	name    policy.Name // zero if there is none; with ech maybe not the one that counts
 	problem string      // why it cannot be judged by its name; empty if it can
 	unnamed bool        // it has no server name at all
+	ech     bool        // it has an encrypted client hello
+	alert   byte        // the answer to the problem
 }
 
 // readHello reads the rest of the hello that begins in p.data.
@@ -41,30 +43,29 @@ func readHello(p *peeker) hello {
 	var timeout net.Error
 	switch {
 	case info != nil && !errors.Is(err, stop):
-		return hello{problem: "malformed TLS hello"}
+		return hello{problem: "malformed TLS hello", alert: alertDecodeError}
 	case info != nil:
 		return judgeHello(info)
 	case in.full:
-		return hello{problem: "TLS hello longer than 16 KiB"}
+		return hello{problem: "TLS hello longer than 16 KiB", alert: alertDecodeError}
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return hello{problem: "incomplete TLS hello"}
+		return hello{problem: "incomplete TLS hello", alert: alertDecodeError}
 	default:
-		return hello{problem: "malformed TLS hello"}
+		return explainHello(p.data)
 	}
 }
 
 func judgeHello(info *tls.ClientHelloInfo) hello {
-	if slices.Contains(info.Extensions, extensionECH) {
-		return hello{problem: "TLS with an encrypted client hello (ECH)"}
-	}
+	h := hello{ech: slices.Contains(info.Extensions, extensionECH)}
 	if info.ServerName == "" {
-		return hello{problem: "TLS without server name", unnamed: true}
+		h.problem, h.unnamed, h.alert = "TLS without server name", true, alertMissingExtension
+		return h
 	}
-	name, err := policy.ParseWireName(info.ServerName)
-	if err != nil {
-		return hello{problem: "TLS server name: " + err.Error()}
+	var err error
+	if h.name, err = policy.ParseWireName(info.ServerName); err != nil {
+		h.problem, h.alert = "TLS server name: "+err.Error(), alertIllegalParameter
 	}
-	return hello{name: name}
+	return h
 }
 
 // recordingConn reads what was peeked and then more, which it adds to what was

@@ -88,7 +88,7 @@ func allowedBy(rule *Rule, protocol Protocol) Decision {
 		d.Reason = reasonsProtocol[rule.Protocol]
 		return d
 	}
-	d.Verdict, d.Reason, d.Addresses, d.Budget = Allow, reasonAllowed, rule.Addresses, rule.Budget
+	d.Verdict, d.Reason, d.Addresses, d.Budget, d.ECH = Allow, reasonAllowed, rule.Addresses, rule.Budget, rule.ECH
 	return d
 }
 

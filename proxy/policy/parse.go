@@ -229,7 +229,7 @@ func (p *parser) rule(path string, n *yaml.Node) {
 			}
 		}
 	}
-	var protocolAt, sharedAt position
+	var protocolAt, sharedAt, echAt position
 	ok := p.mapping(n, path, map[string]func(string, *yaml.Node){
 		"allow": host(Allow),
 		"deny":  host(Deny),
@@ -242,11 +242,11 @@ func (p *parser) rule(path string, n *yaml.Node) {
 		"budget":    func(key string, v *yaml.Node) { r.Budget = p.budget(key, v) },
 		"shared": func(key string, v *yaml.Node) {
 			sharedAt = at(v)
-			if v.Kind != yaml.ScalarNode || v.ShortTag() != "!!bool" {
-				p.fail(at(v), key, "must be true or false, not %s", kind(v))
-				return
-			}
-			r.Shared = strings.EqualFold(v.Value, "true")
+			r.Shared = p.boolean(key, v)
+		},
+		"ech": func(key string, v *yaml.Node) {
+			echAt = at(v)
+			r.ECH = p.boolean(key, v)
 		},
 	})
 	switch {
@@ -259,6 +259,9 @@ func (p *parser) rule(path string, n *yaml.Node) {
 		return
 	}
 	p.complete(path, r, protocolAt, sharedAt)
+	if echAt.line > 0 && r.Protocol != TLS {
+		p.fail(echAt, path+".ech", "belongs to an allow of protocol tls")
+	}
 	if len(p.problems) == mistakes {
 		r.text = r.describe()
 		if r.Budget != nil {
@@ -412,6 +415,14 @@ func (p *parser) text(key string, n *yaml.Node) (string, bool) {
 	}
 	p.plain(n, key)
 	return n.Value, true
+}
+
+func (p *parser) boolean(key string, n *yaml.Node) bool {
+	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!bool" {
+		p.fail(at(n), key, "must be true or false, not %s", kind(n))
+		return false
+	}
+	return strings.EqualFold(n.Value, "true")
 }
 
 func (p *parser) integer(key string, n *yaml.Node) (int, bool) {

@@ -103,6 +103,9 @@ type Decision struct {
 	// The caller must not change them.
 	Addresses []netip.Addr
 
+	// ECH is set if the rule accepts a TLS hello that carries an encrypted one.
+	ECH bool
+
 	// Expects is the protocol of the rule that allows the name on the port. It
 	// is set also where the verdict is Deny because the request's protocol is
 	// another one, or Unknown: so it tells what to look for on the wire.
@@ -120,6 +123,7 @@ type Rule struct {
 	Protocol Protocol // Unknown for Deny: every protocol
 	Shared   bool     // the wildcard over a shared-hosting suffix is meant
 	Budget   *Budget  // nil bounds nothing
+	ECH      bool     // of a TLS rule: the outer name of an encrypted client hello will do
 
 	next *Rule  // of the same pattern, in the order of the file, then the presets'
 	text string // for decisions
@@ -163,6 +167,9 @@ func (r *Rule) String() string {
 	}
 	if r.Budget != nil {
 		fmt.Fprintf(&b, ", budget: %s", r.Budget)
+	}
+	if r.ECH {
+		b.WriteString(", ech: true")
 	}
 	b.WriteByte('}')
 	return b.String()

@@ -85,6 +85,9 @@ func TestDecide(t *testing.T) {
 			if d.Expects != Unknown {
 				fmt.Fprintf(&out, "; expects %s", d.Expects)
 			}
+			if d.ECH {
+				out.WriteString("; with ECH")
+			}
 			if len(d.Addresses) > 0 {
 				fmt.Fprintf(&out, "; dials %v", d.Addresses)
 			}
@@ -166,6 +169,7 @@ network:
     - allow: Example.ORG.
     - {allow: bücher.example, ports: [8443, 443]}
     - {allow: "*.github.io", shared: true}
+    - {allow: browser.test, ech: true}
     - {allow: db.test, ports: [5432], protocol: tcp, addresses: [10.0.0.5, "fd00::5"]}
     - {allow: "null", protocol: http, budget: {up: 1536KiB/24h, down: 1GiB, connections: 100/60s, requests: 3/1s}}
     - {deny: "*.evil.test", ports: [22]}
@@ -183,6 +187,9 @@ network:
 		t.Errorf("(-first +second):\n%s", diff)
 	}
 	if want := `{allow: "xn--bcher-kva.example", ports: [8443, 443], protocol: tls}`; !strings.Contains(p.String(), want) {
+		t.Errorf("%s\nlacks %s", p, want)
+	}
+	if want := `{allow: "browser.test", ports: [443], protocol: tls, ech: true}`; !strings.Contains(p.String(), want) {
 		t.Errorf("%s\nlacks %s", p, want)
 	}
 	if got := (*Policy)(nil).String(); !strings.Contains(got, "rules: []") {
