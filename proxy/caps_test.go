@@ -121,12 +121,12 @@ func TestCapOfStreams(t *testing.T) {
 	l := newLab(t, dnsPolicy, withChange(func(s *Server) { s.streams = make(chan struct{}, 2) }))
 	dns := netip.MustParseAddrPort("127.9.9.9:53")
 	for range 2 {
-		serveTo(t, l.server, dns)
+		l.serveTo(dns)
 	}
 	for deadline := time.Now().Add(patience); len(l.server.streams) < 2 && time.Now().Before(deadline); {
 		<-time.After(time.Millisecond)
 	}
-	if !ended(t, serveTo(t, l.server, dns)) {
+	if !ended(t, l.serveTo(dns)) {
 		t.Error("a third stream is served")
 	}
 	message := buildQuery(t, "good.test.", dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil)

@@ -21,6 +21,8 @@ type conn struct {
 	looked policy.Name    // behind dest, if that is a synthetic address
 	orphan bool           // dest is of the pool and stands for no name
 	peeked []byte         // read, and not sent on yet
+	via    string         // how it was asked for, if not by connecting there
+	front  front          // still to be answered, or nil
 }
 
 // serveConn carries one connection from accept to close.
@@ -38,8 +40,7 @@ func (s *Server) serveConn(ctx context.Context, tcp *net.TCPConn) {
 		return // closed already
 	}
 	c := &conn{s: s, tcp: tcp, id: s.conns.Add(1), start: time.Now()}
-	ap := dest.AddrPort()
-	c.dest = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	c.aim(dest.AddrPort())
 	if peer := addrOf(tcp.RemoteAddr()); peer != s.cfg.Box {
 		c.record(question{Request: policy.Request{Protocol: policy.TCP, Port: c.dest.Port()}},
 			policy.Decision{Reason: "a connection from " + peer.String() + ", which is not the agent's address"}, netip.AddrPort{})
@@ -50,17 +51,16 @@ func (s *Server) serveConn(ctx context.Context, tcp *net.TCPConn) {
 		c.serveStream()
 		return
 	}
-	if s.names.contains(c.dest.Addr()) {
-		c.looked = s.names.name(c.dest.Addr())
-		c.orphan = c.looked.IsZero()
+	if !c.serveFront(ctx) {
+		c.serve(ctx)
 	}
-	c.serve(ctx)
 }
 
 // serve looks at what the rules expect for the destination, and then at what the
 // agent sends, where that can say more.
 func (c *conn) serve(ctx context.Context) {
-	want := c.s.decide(c.question(policy.Unknown, policy.Name{})).Expects
+	d := c.s.decide(c.question(policy.Unknown, policy.Name{}))
+	want := d.Expects
 	switch want {
 	case policy.TCP, policy.SSH:
 		// The server may speak first, and the bytes have no name to compare.
@@ -68,12 +68,24 @@ func (c *conn) serve(ctx context.Context) {
 		return
 	}
 	timeout := c.s.timeouts.peek
-	if want == policy.Unknown && (!c.looked.IsZero() || c.orphan || !c.s.cfg.Policy.Mentions(c.dest.Port())) {
+	hopeless := want == policy.Unknown && (!c.looked.IsZero() || c.orphan || !c.s.cfg.Policy.Mentions(c.dest.Port()))
+	if hopeless {
 		timeout = c.s.timeouts.refuse // only to refuse it in its own language
+	}
+	if c.front != nil {
+		if want != policy.Unknown {
+			d = c.s.decide(c.question(want, policy.Name{}))
+			hopeless = d.Verdict != policy.Allow
+		}
+		if hopeless {
+			c.deny(c.question(want, policy.Name{}), d)
+			return
+		}
+		c.grant() // what can still be denied needs the agent's words inside
 	}
 	switch protocol, hello := c.peek(timeout); protocol {
 	case policy.HTTP:
-		c.serveHTTP(ctx)
+		c.serveHTTP(ctx, false)
 	case policy.TLS:
 		q := c.question(policy.TLS, hello.name)
 		q.problem, q.alert, q.ech = hello.problem, hello.alert, hello.ech
@@ -110,7 +122,7 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		d = policy.Decision{Reason: err.Error()}
 	}
 	if d.Verdict != policy.Allow {
-		c.refuse(q)
+		c.refuse(q, d)
 		return
 	}
 	var upstream *net.TCPConn
@@ -118,19 +130,19 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		upstream, failure = c.s.dial(ctx, q, targets)
 	}
 	if late, ok := errors.AsType[*denied](failure); ok { // since it was allowed
-		c.record(q, late.d, netip.AddrPort{})
-		c.refuse(q)
+		c.deny(q, late.d)
 		return
 	}
 	if failure != nil {
 		c.close(ctx, q, netip.AddrPort{}, 0, 0, failure)
-		c.fail(q)
+		c.fail(q, failure)
 		return
 	}
 	defer upstream.Close()
 	stop := context.AfterFunc(ctx, func() { abort(upstream) })
 	defer stop()
 	upstream.SetKeepAliveConfig(keepAliveProbes)
+	c.grant()
 	r := relay{
 		agent: c.tcp, upstream: upstream, idle: c.s.timeouts.idle, total: c.s.timeouts.total,
 		splices: c.s.splices, buffers: &c.s.buffers,
@@ -144,6 +156,12 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 func abort(tcp *net.TCPConn) {
 	tcp.SetLinger(0)
 	tcp.Close()
+}
+
+// deny records a denial and tells the agent.
+func (c *conn) deny(q question, d policy.Decision) {
+	c.record(q, d, netip.AddrPort{})
+	c.refuse(q, d)
 }
 
 func first(targets []netip.AddrPort) netip.AddrPort {
@@ -193,7 +211,10 @@ func (c *conn) close(ctx context.Context, q question, upstream netip.AddrPort, u
 func (c *conn) entry(kind string, q question, upstream netip.AddrPort) record.Record {
 	r := record.Record{
 		Kind: kind, Conn: c.id, Protocol: q.Protocol.String(), Name: q.Name.String(),
-		Address: c.dest.Addr().String(), Port: c.dest.Port(),
+		Address: c.dest.Addr().String(), Port: q.Port, Via: c.via,
+	}
+	if q.Addr.IsValid() {
+		r.Address = q.Addr.String() // no name at all: the address was asked for
 	}
 	if upstream.IsValid() {
 		r.Upstream = upstream.String()

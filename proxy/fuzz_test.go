@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -113,6 +114,88 @@ func FuzzTarget(f *testing.F) {
 		}
 		if q2, _ := h.ask(again); q2.Name != q.Name || q2.problem != "" {
 			t.Fatalf("%q is sent as %q: %s, %s", head, wire.String(), q2.Name, q2.problem)
+		}
+	})
+}
+
+// FuzzConnect: a head that is accepted says one thing, to this parser and to that
+// of net/http, and is found wherever the bytes are cut.
+func FuzzConnect(f *testing.F) {
+	for _, s := range []string{
+		"CONNECT good.test:443 HTTP/1.1\r\nHost: good.test:443\r\n\r\nrest", "CONNECT [::1]:1 HTTP/1.0\r\n\r\n",
+		"CONNECT GOOD.test.:65535 HTTP/1.1\r\nhost:good.test\r\nAccept: a\r\naccept: b\r\n\r\n", "CONNECT a:1 HTTP/1.1\n\n",
+		"CONNECT a:1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "CONNECT 0x7f.1:1 HTTP/1.1\r\nX: a\r b\r\n\r\n", "\r\n\r\n",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, data string) {
+		n, err := headEnd([]byte(data))
+		if n > len(data) || n > 0 && (err != nil || !strings.HasSuffix(data[:n], "\r\n")) {
+			t.Fatalf("head of %d bytes in %q, %v", n, data, err)
+		}
+		for cut := range min(n, 600) {
+			if early, err := headEnd([]byte(data[:cut])); early != 0 || err != nil {
+				t.Fatalf("head of %d bytes in %q, %v", early, data[:cut], err)
+			}
+		}
+		r, err := parseConnect(data[:n])
+		if err != nil {
+			return
+		}
+		again, err := parseTarget(r.target.String())
+		if err != nil || again != r.target || r.target.port == 0 || r.target.name.IsZero() != r.target.addr.IsValid() {
+			t.Fatalf("%q is %v, and then %v, %v", data, r.target, again, err)
+		}
+		if strings.ContainsAny(r.accept, "\r\n\x00") {
+			t.Fatalf("accept %q", r.accept)
+		}
+		other, err := http.ReadRequest(bufioReader(data[:n]))
+		if err != nil {
+			return // it is stricter in places that do not matter here
+		}
+		if o, err := parseTarget(other.Host); err != nil || o != r.target || other.ContentLength != 0 || len(other.TransferEncoding) > 0 {
+			t.Fatalf("%q is %s here and %s to net/http (%v)", data, r.target, other.Host, err)
+		}
+	})
+}
+
+// FuzzSOCKS: messages have an end wherever they are cut, and a target that is
+// accepted says one thing.
+func FuzzSOCKS(f *testing.F) {
+	for _, s := range []string{"\x05\x01\x00", "\x05\x02\x02\x00rest", "\x04\x01\x01\xbb\x01\x02\x03\x04\x00", "\x05\x00", "GET"} {
+		f.Add([]byte(s))
+	}
+	for _, host := range []string{"good.test", "1.2.3.4", "2600::1", "", "[::1]", "::ffff:1.2.3.4", "fe80::1%lo", "0x7f.1"} {
+		f.Add(append(socksRequestFor(host, 443), "rest"...))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		whole, err := socksGreeting(data)
+		if whole > len(data) || whole > 0 && err != nil {
+			t.Fatalf("greeting of %d bytes in %x, %v", whole, data, err)
+		}
+		for cut := range whole {
+			if n, err := socksGreeting(data[:cut]); n != 0 || err != nil {
+				t.Fatalf("greeting of %d bytes in %x, %v", n, data[:cut], err)
+			}
+		}
+		to, whole, err := socksRequest(data)
+		if whole > len(data) || whole > 0 && err != nil {
+			t.Fatalf("request of %d bytes in %x, %v", whole, data, err)
+		}
+		for cut := range whole {
+			if _, n, err := socksRequest(data[:cut]); n != 0 || err != nil {
+				t.Fatalf("request of %d bytes in %x, %v", n, data[:cut], err)
+			}
+		}
+		if e, ok := errors.AsType[*socksError](err); err != nil && (!ok || len(e.answer) == 0 || e.answer[1] == socksGranted) {
+			t.Fatalf("%x: %v with %x", data, err, e.answer)
+		}
+		if whole == 0 {
+			return
+		}
+		again, err := parseTarget(to.String())
+		if err != nil || again != to || to.port == 0 || to.name.IsZero() != to.addr.IsValid() {
+			t.Fatalf("%x is %v, and then %v, %v", data, to, again, err)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ const patience = 10 * time.Second
 // 127.64.0.0/16. Upstreams listen on ::1, at the same port.
 var testPool = netip.MustParsePrefix("127.64.0.0/16")
 
+var testGate = netip.MustParseAddr("10.200.0.1")
+
 const literal = "127.9.9.9" // an address that is not of the pool
 
 // lab is a proxy with its log and, where a test asks, an upstream.
@@ -38,7 +41,9 @@ type lab struct {
 	idle     time.Duration // zero for the server's own
 	identify time.Duration // the same
 	change   func(*Server) // before it serves
-	stop     func()        // ends the proxy and waits for it
+	ctx      context.Context
+	others   sync.WaitGroup // connections that the listener did not accept
+	stop     func()         // ends the proxy and waits for it
 }
 
 type labOption func(*Config, *lab)
@@ -59,7 +64,7 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 		dns: fmt.Sprintf("127.0.0.1:%d", dns.LocalAddr().(*net.UDPAddr).Port),
 	}
 	cfg := Config{
-		TCP: tcp.(*net.TCPListener), DNS: dns, Pool: testPool, Box: netip.MustParseAddr("127.0.0.1"),
+		TCP: tcp.(*net.TCPListener), DNS: dns, Pool: testPool, Box: netip.MustParseAddr("127.0.0.1"), Gate: testGate,
 		Names: openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR),
 	}
 	if policyText != "" {
@@ -85,6 +90,7 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 		l.change(l.server)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	l.ctx = ctx
 	ended := make(chan error, 1)
 	go func() { ended <- l.server.Serve(ctx) }()
 	l.stop = func() {
@@ -99,6 +105,7 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 		case <-time.After(patience):
 			t.Fatal("Serve does not end")
 		}
+		l.others.Wait()
 	}
 	t.Cleanup(l.stop)
 	return l
@@ -223,6 +230,41 @@ func (l *lab) waitOpen(n int) {
 		}
 		<-time.After(time.Millisecond)
 	}
+}
+
+// serveTo returns the agent's end of a connection whose original destination is
+// the given one, which loopback cannot give.
+func (l *lab) serveTo(dest netip.AddrPort) *net.TCPConn {
+	l.t.Helper()
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer listener.Close()
+	agent, err := net.DialTimeout("tcp4", listener.Addr().String(), patience)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { agent.Close() })
+	agent.SetDeadline(time.Now().Add(patience))
+	tcp, err := listener.AcceptTCP()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.others.Go(func() {
+		defer tcp.Close()
+		stop := context.AfterFunc(l.ctx, func() { tcp.Close() })
+		defer stop()
+		c := &conn{s: l.server, tcp: tcp, id: 1, start: time.Now()}
+		c.aim(dest)
+		switch {
+		case dest.Port() == 53:
+			c.serveStream()
+		case !c.serveFront(l.ctx):
+			c.serve(l.ctx)
+		}
+	})
+	return agent.(*net.TCPConn)
 }
 
 // upstream listens on ::1 at the lab's port and serves each connection.

@@ -28,6 +28,7 @@ import (
 // target overrides the Host header, as RFC 9112, 3.2.2 demands.
 type httpConn struct {
 	*conn
+	forward bool // a proxy's port: the target of each request says where to, the connection does not
 	proxy   *httputil.ReverseProxy
 	stopped func() bool // the server has
 	moved   activity    // bytes to and from upstreams
@@ -37,9 +38,9 @@ type httpConn struct {
 	// The server calls ServeHTTP for one request at a time, but dials in
 	// goroutines of its transport.
 	mu       sync.Mutex // guards the rest
-	allowed  map[policy.Name]bool
-	resolved map[policy.Name][]netip.AddrPort // for the first dial after a decision
-	last     question                         // the last one that was allowed
+	allowed  map[target]bool
+	resolved map[target][]netip.AddrPort // for the first dial after a decision
+	last     question                    // the last one that was allowed
 	upstream netip.AddrPort
 	conns    []*countedConn // to upstreams, open or not
 	recorded bool           // a decision
@@ -60,12 +61,13 @@ const (
 )
 
 // serveHTTP serves the requests of the connection until it ends.
-func (c *conn) serveHTTP(ctx context.Context) {
+func (c *conn) serveHTTP(ctx context.Context, forward bool) {
 	h := &httpConn{
 		conn:     c,
+		forward:  forward,
 		stopped:  func() bool { return ctx.Err() != nil },
-		allowed:  make(map[policy.Name]bool),
-		resolved: make(map[policy.Name][]netip.AddrPort),
+		allowed:  make(map[target]bool),
+		resolved: make(map[target][]netip.AddrPort),
 	}
 	transport := &http.Transport{
 		DialContext:            h.dialUpstream,
@@ -177,7 +179,7 @@ func (h *httpConn) finish(ctx context.Context) {
 // ServeHTTP decides about one request and passes it on.
 func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q, host := h.ask(r)
-	q.request, q.connection = true, !h.knows(q.Name)
+	q.request, q.connection = true, !h.knows(target{q.Name, q.Addr, q.Port})
 	if d := h.authorizeRequest(r.Context(), q); d.Verdict != policy.Allow {
 		h.forbidden(q, host, d).write(w, r)
 		return
@@ -199,57 +201,76 @@ func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // ask makes the question of a request, and what to call its host to the agent.
 func (h *httpConn) ask(r *http.Request) (q question, host string) {
-	name, addr, problem := h.target(r)
-	q = h.question(policy.HTTP, name)
+	t, problem := h.target(r)
+	q = h.about(t)
 	if q.problem = problem; problem != "" {
 		return q, strconv.QuoteToASCII(r.Host[:min(len(r.Host), 255)])
 	}
-	if name.IsZero() {
+	if t.name.IsZero() && !h.forward && (t.addr != h.dest.Addr() || !h.looked.IsZero()) {
 		// A bare address for a host must be the one that was dialled, which the
 		// name behind a synthetic address is not.
-		if addr != h.dest.Addr() || !h.looked.IsZero() {
-			q.problem = "the Host header has another address than the connection"
-		}
-		return q, netip.AddrPortFrom(addr, h.dest.Port()).String()
+		q.problem = "the Host header has another address than the connection"
 	}
-	return q, net.JoinHostPort(name.String(), strconv.Itoa(int(h.dest.Port())))
+	return q, t.String()
 }
 
-// target reads the host that a request is for. Exactly one of name and addr is
-// set, unless there is a problem.
-func (h *httpConn) target(r *http.Request) (name policy.Name, addr netip.Addr, problem string) {
+// about makes the question of a target; of the zero target it is about the
+// connection.
+func (h *httpConn) about(t target) question {
+	q := h.question(policy.HTTP, t.name)
+	if h.forward && t != (target{}) {
+		q.Addr, q.Port = t.addr, t.port
+	}
+	return q
+}
+
+// target reads where a request wants to go, or says what is wrong with it.
+func (h *httpConn) target(r *http.Request) (t target, problem string) {
 	switch u := r.URL; {
 	case r.ProtoMajor != 1: // net/http lets the preface of HTTP/2 through
-		return name, addr, "HTTP/2 without TLS"
+		return t, "HTTP/2 without TLS"
+	case r.Method == http.MethodConnect && h.forward:
+		return t, "CONNECT that is not the first request of its connection"
 	case r.Method == http.MethodConnect:
-		return name, addr, "CONNECT is not needed here: connect to the host itself"
+		return t, "CONNECT is not needed here: connect to the host itself"
+	case u.Scheme == "https" && h.forward:
+		return t, "a request target that is https: ask for a tunnel with CONNECT"
 	case u.Scheme != "" && u.Scheme != "http", u.Opaque != "":
-		return name, addr, "a request target that is not http"
+		return t, "a request target that is not http"
 	case u.User != nil:
-		return name, addr, "a request target with a user"
+		return t, "a request target with a user"
+	case u.Host == "" && h.forward:
+		return t, "a request target without a host, to a proxy"
 	case r.Host == "":
-		return name, addr, "an HTTP request without Host"
+		return t, "an HTTP request without Host"
 	}
 	if p := upgrade(r.Header); p != "" {
-		return name, addr, p
+		return t, p
 	}
 	host, port, err := splitHostPort(r.Host)
 	if err != nil {
-		return name, addr, "Host header: " + err.Error()
+		return t, "Host header: " + err.Error()
 	}
-	if port != 0 && port != h.dest.Port() {
-		return name, addr, "the Host header has another port than the connection"
+	if port != 0 && port != h.port(port) {
+		return t, "the Host header has another port than the connection"
 	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		if addr.Zone() != "" || addr.Is4In6() {
-			return name, addr, "Host header: address in an unusual form"
-		}
-		return name, addr, ""
+	name, addr, err := parseHost(host)
+	if err != nil {
+		return t, "Host header: " + err.Error()
 	}
-	if name, err = policy.ParseWireName(host); err != nil {
-		return name, addr, "Host header: " + err.Error()
+	return target{name, addr, h.port(port)}, ""
+}
+
+// port is where a request goes that says the given port, or zero.
+func (h *httpConn) port(said uint16) uint16 {
+	switch {
+	case !h.forward:
+		return h.dest.Port()
+	case said == 0:
+		return 80
+	default:
+		return said
 	}
-	return name, addr, ""
 }
 
 // upgrade says what is wrong with a request to change the protocol: after it the
@@ -290,17 +311,18 @@ func splitHostPort(s string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
-// knows reports whether a request for the host was allowed before.
-func (h *httpConn) knows(host policy.Name) bool {
+// knows reports whether a request for the target was allowed before.
+func (h *httpConn) knows(t target) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.allowed[host]
+	return h.allowed[t]
 }
 
 // authorizeRequest decides about a request. The first for a host is resolved and
 // recorded; of the later ones only denials are, or a busy connection would fill
 // the log.
 func (h *httpConn) authorizeRequest(ctx context.Context, q question) policy.Decision {
+	t := target{q.Name, q.Addr, q.Port}
 	if !q.connection {
 		d := h.s.decide(q)
 		if d.Verdict != policy.Allow {
@@ -317,12 +339,12 @@ func (h *httpConn) authorizeRequest(ctx context.Context, q question) policy.Deci
 	h.recorded = true
 	if d.Verdict == policy.Allow {
 		if len(h.allowed) < maxHostsRecorded {
-			h.allowed[q.Name] = true
+			h.allowed[t] = true
 		}
 		h.last = q
 		if len(targets) > 0 {
 			clear(h.resolved) // of an earlier request that needed no new connection
-			h.resolved[q.Name] = targets
+			h.resolved[t] = targets
 		}
 	}
 	return d
@@ -336,7 +358,7 @@ func (h *httpConn) rewrite(p *httputil.ProxyRequest) {
 		host = name.String()
 	}
 	p.Out.URL.Scheme = "http"
-	p.Out.URL.Host = net.JoinHostPort(host, strconv.Itoa(int(h.dest.Port())))
+	p.Out.URL.Host = net.JoinHostPort(host, strconv.Itoa(int(h.port(port))))
 	p.Out.URL.RawQuery = p.In.URL.RawQuery
 	p.Out.URL.ForceQuery = p.In.URL.ForceQuery
 	if port != 0 {
@@ -354,20 +376,14 @@ func (h *httpConn) rewrite(p *httputil.ProxyRequest) {
 // dialUpstream connects the transport to the host that rewrite wrote. It decides
 // by that text alone, whatever request it is for; dial does so again.
 func (h *httpConn) dialUpstream(ctx context.Context, _, address string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(address)
+	t, err := parseTarget(address)
 	if err != nil {
 		return nil, err
 	}
-	var name policy.Name
-	if _, err := netip.ParseAddr(host); err != nil {
-		if name, err = policy.ParseWireName(host); err != nil {
-			return nil, err
-		}
-	}
-	q := h.question(policy.HTTP, name)
+	q := h.about(t)
 	h.mu.Lock()
-	targets := h.resolved[q.Name]
-	delete(h.resolved, q.Name)
+	targets := h.resolved[target{q.Name, q.Addr, q.Port}]
+	delete(h.resolved, target{q.Name, q.Addr, q.Port})
 	h.mu.Unlock()
 	var d policy.Decision
 	if len(targets) == 0 {

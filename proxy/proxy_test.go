@@ -365,7 +365,7 @@ network:
 			} else {
 				l.upstream(echo)
 			}
-			conn := serveTo(t, l.server, netip.AddrPortFrom(netip.IPv6Loopback(), uint16(l.port)))
+			conn := l.serveTo(netip.AddrPortFrom(netip.IPv6Loopback(), uint16(l.port)))
 			io.WriteString(conn, strings.ReplaceAll(test.sends, "PORT", fmt.Sprint(l.port)))
 			if test.protocol != "http" { // net/http takes the end of a half for the end of interest
 				conn.CloseWrite()
@@ -375,41 +375,6 @@ network:
 			}
 		})
 	}
-}
-
-// serveTo returns the agent's end of a connection whose original destination is
-// the given one, which loopback cannot give.
-func serveTo(t *testing.T, s *Server, dest netip.AddrPort) *net.TCPConn {
-	t.Helper()
-	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	agent, err := net.DialTimeout("tcp4", listener.Addr().String(), patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { agent.Close() })
-	agent.SetDeadline(time.Now().Add(patience))
-	tcp, err := listener.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	t.Cleanup(func() { cancel(); done.Wait() })
-	done.Go(func() {
-		defer tcp.Close()
-		stop := context.AfterFunc(ctx, func() { tcp.Close() })
-		defer stop()
-		if c := (&conn{s: s, tcp: tcp, id: 1, start: time.Now(), dest: dest}); dest.Port() == 53 {
-			c.serveStream()
-		} else {
-			c.serve(ctx)
-		}
-	})
-	return agent.(*net.TCPConn)
 }
 
 func TestUpstreamDown(t *testing.T) {

@@ -36,10 +36,10 @@ func race[W, T any](ctx context.Context, stagger time.Duration, ways []W, try fu
 			}
 		}
 	}()
-	var failures []error
+	var failed []error
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for started := 0; len(failures) < len(ways); {
+	for started := 0; len(failed) < len(ways); {
 		var turn <-chan time.Time
 		if started < len(ways) {
 			turn = next.C
@@ -57,21 +57,23 @@ func race[W, T any](ctx context.Context, stagger time.Duration, ways []W, try fu
 			if r.err == nil {
 				return r.reached, nil
 			}
-			failures = append(failures, r.err)
+			failed = append(failed, r.err)
 			next.Reset(0)
 		}
 	}
-	return none, joined(failures)
+	return none, joined(failed)
 }
 
 // joined is one error of several, in one line and each text once. A denial is
 // one only if there is nothing else: then it is returned as it is.
 func joined(errs []error) error {
 	var texts []string
+	var all failures
 	for _, err := range errs {
 		if _, ok := errors.AsType[*denied](err); ok {
 			continue
 		}
+		all.errs = append(all.errs, err)
 		if text := err.Error(); !slices.Contains(texts, text) {
 			texts = append(texts, text)
 		}
@@ -79,5 +81,15 @@ func joined(errs []error) error {
 	if len(texts) == 0 {
 		return errors.Join(errs...)
 	}
-	return errors.New(strings.Join(texts, "; "))
+	all.text = strings.Join(texts, "; ")
+	return &all
 }
+
+// failures are several errors in one line.
+type failures struct {
+	text string
+	errs []error
+}
+
+func (f *failures) Error() string   { return f.text }
+func (f *failures) Unwrap() []error { return f.errs }

@@ -127,7 +127,7 @@ func (r refusal) write(w http.ResponseWriter, request *http.Request) {
 	contentType, body := r.body(strings.Join(request.Header.Values("Accept"), ","))
 	r.setHeader(w.Header(), contentType)
 	w.WriteHeader(r.status())
-	w.Write(body)
+	_, _ = w.Write(body) // who is gone is not told
 }
 
 // response is the answer as it goes over the wire, for a request that net/http
@@ -139,7 +139,7 @@ func (r refusal) response(accept string) []byte {
 	status := r.status()
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
-	header.Write(&b)
+	_ = header.Write(&b) // into memory
 	b.WriteString("\r\n")
 	b.Write(body)
 	return b.Bytes()

@@ -18,8 +18,12 @@ const (
 
 // refuse ends a connection that was denied, in the words of its protocol: a TLS
 // client is told what is wrong with its hello, or that access is denied; any other
-// is reset.
-func (c *conn) refuse(q question) {
+// is reset. What was asked for by a front is refused by that.
+func (c *conn) refuse(q question, d policy.Decision) {
+	if c.front != nil {
+		c.lastWords(c.front.refused(q, d))
+		return
+	}
 	if q.Protocol == policy.TLS {
 		if q.alert != 0 {
 			c.alert(q.alert)
@@ -32,7 +36,11 @@ func (c *conn) refuse(q question) {
 }
 
 // fail ends a connection that was allowed, but whose upstream did not answer.
-func (c *conn) fail(q question) {
+func (c *conn) fail(q question, failure error) {
+	if c.front != nil {
+		c.lastWords(c.front.failed(q, failure))
+		return
+	}
 	if q.Protocol == policy.TLS {
 		c.alert(alertInternalError)
 		return
@@ -43,11 +51,17 @@ func (c *conn) fail(q question) {
 // reset closes the connection so that the agent sees "connection reset" at once.
 func (c *conn) reset() { abort(c.tcp) }
 
-// alert sends a fatal alert and waits for the client to close: bytes that arrive
-// after a close would reset the connection before the alert was read.
+// alert sends a fatal alert.
 func (c *conn) alert(description byte) {
+	c.lastWords([]byte{21, 3, 3, 0, 2, 2, description}) // alert, TLS 1.2 framing, 2 bytes, fatal
+}
+
+// lastWords are what the agent gets before the end. It waits for the agent to
+// close: bytes that arrive after a close would reset the connection before the
+// words were read.
+func (c *conn) lastWords(b []byte) {
 	c.tcp.SetDeadline(time.Now().Add(c.s.timeouts.refuse))
-	c.tcp.Write([]byte{21, 3, 3, 0, 2, 2, description}) // alert, TLS 1.2 framing, 2 bytes, fatal
+	c.tcp.Write(b)
 	c.tcp.CloseWrite()
 	io.CopyN(io.Discard, c.tcp, 64<<10)
 }

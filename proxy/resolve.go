@@ -14,6 +14,9 @@ import (
 // maxAnswers bounds the addresses of one name that are looked at.
 const maxAnswers = 64
 
+// errResolve is returned for a name that has no address, or none that was told.
+var errResolve = errors.New("resolve")
+
 // newResolvers returns one resolver for each server, or a single one for those
 // of the host's resolv.conf. They are Go's own, which start no processes, ask for
 // A and AAAA at once, ask again by TCP what did not fit, and merge questions that
@@ -58,7 +61,7 @@ func (s *Server) lookup(ctx context.Context, name policy.Name) ([]netip.Addr, er
 	}
 	a, err := race(ctx, s.timeouts.server, s.servers, ask, func(answer) {})
 	if err = errors.Join(err, a.none); err != nil {
-		return nil, fmt.Errorf("resolve: %w", err)
+		return nil, fmt.Errorf("%w: %w", errResolve, err)
 	}
 	for i := range a.addrs {
 		a.addrs[i] = a.addrs[i].Unmap()

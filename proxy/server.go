@@ -49,6 +49,10 @@ type Config struct {
 	// Box is the agent's address: the only peer that is served.
 	Box netip.Addr
 
+	// Gate is the proxy's own address as the agent sees it, where programs that
+	// insist on a proxy find one: see gate.go. The zero Addr offers none.
+	Gate netip.Addr
+
 	// Resolver lists DNS servers, tried in order; empty means the host's
 	// resolv.conf. Its order of hosts file and DNS holds in either case.
 	Resolver []netip.AddrPort

@@ -22,7 +22,7 @@ const recordTypeHandshake = 0x16
 func (c *conn) peek(timeout time.Duration) (policy.Protocol, hello) {
 	c.tcp.SetReadDeadline(time.Now().Add(timeout))
 	defer c.tcp.SetReadDeadline(time.Time{})
-	p := peeker{from: c.tcp}
+	p := peeker{from: c.tcp, data: c.peeked}
 	defer func() { c.peeked = p.data }()
 	return p.peek()
 }
@@ -68,21 +68,17 @@ type peeker struct {
 func (p *peeker) peek() (policy.Protocol, hello) {
 	buf := make([]byte, 4096)
 	for {
-		n, err := p.from.Read(buf)
-		p.data = append(p.data, buf[:n]...)
-		switch {
-		case len(p.data) == 0:
-		case p.data[0] == recordTypeHandshake:
+		if len(p.data) > 0 && p.data[0] == recordTypeHandshake {
 			return policy.TLS, readHello(p)
-		default:
-			switch startOfHTTP(p.data) {
-			case yes:
-				return policy.HTTP, hello{}
-			case no:
-				return policy.TCP, hello{}
-			}
 		}
-		if err != nil {
+		switch startOfHTTP(p.data) {
+		case yes:
+			return policy.HTTP, hello{}
+		case no:
+			return policy.TCP, hello{}
+		}
+		n, err := p.from.Read(buf)
+		if p.data = append(p.data, buf[:n]...); n == 0 && err != nil {
 			return policy.TCP, hello{}
 		}
 	}

@@ -84,6 +84,6 @@ func assemble(cfg process.Config, files process.Files) (*proxy.Server, error) {
 	return proxy.New(proxy.Config{
 		Policy: allowed, Records: records,
 		TCP: tcp, DNS: dns, Names: files.Names,
-		Pool: cfg.Pool, Box: cfg.Box, Resolver: cfg.Resolver, Proxy: cfg.Proxy,
+		Pool: cfg.Pool, Box: cfg.Box, Gate: cfg.Gate, Resolver: cfg.Resolver, Proxy: cfg.Proxy,
 	})
 }

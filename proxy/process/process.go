@@ -54,6 +54,10 @@ var DefaultPool = netip.MustParsePrefix("28.0.0.0/14")
 // BoxAddr is the agent's address in every sandbox.
 var BoxAddr = netip.AddrFrom4([4]byte{10, 200, 0, 2})
 
+// GateAddr is the proxy's own address in every sandbox: the agent's router, its
+// name server, and where it finds an HTTP and a SOCKS proxy.
+var GateAddr = netip.AddrFrom4([4]byte{10, 200, 0, 1})
+
 // Config is what the parent tells the process. It travels as JSON; unknown
 // fields are errors on the other side. The zero Config denies everything.
 type Config struct {
@@ -80,6 +84,10 @@ type Config struct {
 	// Box is the agent's address, the only peer that is served; the zero Addr
 	// is BoxAddr. Only tests on loopback need another.
 	Box netip.Addr
+
+	// Gate is the proxy's own address as the agent sees it; the zero Addr is
+	// GateAddr.
+	Gate netip.Addr
 
 	// AllowRoot lets the process run as uid 0 of a user namespace that maps a
 	// single id, where there is no other uid to take. It gives up all
@@ -127,6 +135,9 @@ func (c Config) withDefaults() Config {
 	}
 	if !c.Box.IsValid() {
 		c.Box = BoxAddr
+	}
+	if !c.Gate.IsValid() {
+		c.Gate = GateAddr
 	}
 	return c
 }

@@ -43,8 +43,9 @@ type Record struct {
 	Verdict  string `json:"verdict,omitempty"`  // "allow" or "deny"; of kind decision
 	Protocol string `json:"protocol,omitempty"` // dns, tls, http, ssh, tcp or unknown
 	Name     string `json:"name,omitempty"`
-	Address  string `json:"address,omitempty"`  // original destination, as the agent dialled it
-	Port     uint16 `json:"port,omitempty"`     // original destination
+	Address  string `json:"address,omitempty"`  // original destination, as the agent dialled or asked for it
+	Port     uint16 `json:"port,omitempty"`     // the same
+	Via      string `json:"via,omitempty"`      // connect, absolute or socks5, if the agent asked for it by a proxy protocol
 	Upstream string `json:"upstream,omitempty"` // address and port that the proxy dials; in a close also the site's HTTP proxy's
 	Rule     string `json:"rule,omitempty"`
 	Reason   string `json:"reason,omitempty"`
