@@ -29,6 +29,21 @@ func TestOnlyWhatThePolicyAllowsIsReached(t *testing.T) {
 			// An address is dialled only as the name that the connection gives: at that name's own address.
 			{"an address with an allowed server name", "https 45.67.89.66:443 good.test", "http", lab.Good},
 			{"the metadata address with an allowed host", "http 169.254.169.254:80 good.test", "http", lab.Good},
+			// The gate's own proxies lead to the same decisions.
+			{"an allowed name by CONNECT", "https-via http://10.200.0.1:3128 good.test:443 good.test", "http", lab.Good},
+			{"an allowed name by SOCKS5", "https-via socks5://10.200.0.1:1080 good.test:443 good.test", "http", lab.Good},
+			{"an allowed name by SSH in SOCKS5", "tcp-via socks5://10.200.0.1:1080 ssh.good.test:22 SSH-2.0-probe\r\n", "ssh", lab.SSH},
+			{"an allowed name by an absolute target", "http 10.200.0.1:3128 good.test GET http://good.test/", "http", lab.Good},
+			{"a denied name by CONNECT", "https-via http://10.200.0.1:3128 evil.test:443 evil.test", "", ""},
+			{"a denied name by SOCKS5", "https-via socks5://10.200.0.1:1080 evil.test:443 evil.test", "", ""},
+			{"a denied name by an absolute target", "http 10.200.0.1:3128 good.test GET http://evil.test/", "", ""},
+			{"another server name in CONNECT", "https-via http://10.200.0.1:3128 good.test:443 evil.test", "", ""},
+			{"another server name in SOCKS5", "https-via socks5://10.200.0.1:1080 good.test:443 evil.test", "", ""},
+			{"something else than TLS in CONNECT", "tcp-via http://10.200.0.1:3128 good.test:443 SSH-2.0-probe\r\n", "", ""},
+			{"an address by SOCKS5", "https-via socks5://10.200.0.1:1080 45.67.89.66:443 -", "", ""},
+			{"a host of the uplink by CONNECT", "tcp-via http://10.200.0.1:3128 169.254.169.254:80 x", "", ""},
+			{"a resolver by DNS over TLS", "https 8.8.8.8:853 -", "", ""},
+			{"a resolver by DNS over HTTPS", "https 8.8.8.8:443 dns.google", "", ""},
 			{"a denied name below an allowed one", "https bad.good.test:443 bad.good.test", "", ""},
 			{"a name that no rule mentions", "https evil.test:443 evil.test", "", ""},
 			{"a name below an allowed one", "https www.good.test:443 www.good.test", "", ""},
@@ -59,6 +74,24 @@ func TestOnlyWhatThePolicyAllowsIsReached(t *testing.T) {
 					}
 				}
 			})
+		}
+	})
+}
+
+// TestNothingButSSHLeavesBySSH: an ssh rule's server may speak first, so it is reached; but it hears nothing of an agent that does not speak SSH.
+// That it hears one that does is a row of the test above. Invariant I2.
+func TestNothingButSSHLeavesBySSH(t *testing.T) {
+	Require(t, needShim)
+	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
+		l := lab.Get(t)
+		box := Contained(t, d, Policy(t, onlyGood))
+		for _, attempt := range []string{"tcp ssh.good.test:22 probe\r\n", "tcp-via socks5://10.200.0.1:1080 ssh.good.test:22 probe\r\n"} {
+			mark := l.Mark(t)
+			box.Probe(t, strings.Split(attempt, " ")...)
+			heard := l.WaitFor(t, mark, "the end of the connection", func(e lab.Event) bool { return e.Kind == "ssh" })
+			if heard.Detail != `""` {
+				t.Errorf("%s: the server heard %s", attempt, heard.Detail)
+			}
 		}
 	})
 }

@@ -307,10 +307,10 @@ func (zeros) Read(p []byte) (int, error) {
 
 // serveSSH speaks first, as a server may (RFC 4253, 4.2).
 func (l *Lab) serveSSH(c net.Conn) {
-	if _, err := fmt.Fprintf(c, "SSH-2.0-%s\r\n", outcome.Marker); err != nil {
-		return
+	var line string
+	if _, err := fmt.Fprintf(c, "SSH-2.0-%s\r\n", outcome.Marker); err == nil {
+		line, _ = bufio.NewReader(io.LimitReader(c, 256)).ReadString('\n')
 	}
-	line, _ := bufio.NewReader(io.LimitReader(c, 256)).ReadString('\n')
 	l.record.add(Event{Kind: "ssh", Src: addrPort(c.RemoteAddr()), Dst: addrPort(c.LocalAddr()), Detail: start([]byte(line))})
 	io.Copy(io.Discard, c)
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"encoding/binary"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/net/proxy"
 	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/integration/outcome"
@@ -60,20 +63,26 @@ func init() {
 			return err
 		}
 		defer c.Close()
-		host, rest := a[1], []string(nil)
-		if len(a) > 2 {
-			host, rest = a[2], a[3:]
+		return secure(c, a[1], a[2:], o)
+	}}
+	attempts["https-via"] = attempt{"PROXY-URL ADDR:PORT SNI [HOST] [METHOD] [PATH]: in a tunnel", 3, func(a []string, o *outcome.Outcome) error {
+		c, err := tunnel(a[0], a[1], o)
+		if err != nil {
+			return err
 		}
-		// What is asked is who was reached, not whether to trust it: the lab's authority is unknown in here.
-		config := &tls.Config{InsecureSkipVerify: true, ServerName: a[1]}
-		if a[1] == "-" {
-			config.ServerName = ""
+		defer c.Close()
+		return secure(c, a[2], a[3:], o)
+	}}
+	attempts["tcp-via"] = attempt{"PROXY-URL ADDR:PORT PAYLOAD: in a tunnel", 3, func(a []string, o *outcome.Outcome) error {
+		c, err := tunnel(a[0], a[1], o)
+		if err != nil {
+			return err
 		}
-		s := tls.Client(c, config)
-		if err := s.Handshake(); err != nil {
-			return fmt.Errorf("handshake: %w", err)
+		defer c.Close()
+		if _, err := io.WriteString(c, a[2]); err != nil {
+			return err
 		}
-		return request(s, host, rest, o)
+		return hear(c, o)
 	}}
 	attempts["listen"] = attempt{"PORT: says the marker to each connection, on every address, until SIGTERM", 1, listen}
 	attempts["unix"] = attempt{"PATH or @NAME", 1, func(a []string, o *outcome.Outcome) error {
@@ -122,6 +131,65 @@ func tcp(addr, payload string, o *outcome.Outcome) error {
 		return err
 	}
 	return hear(c, o)
+}
+
+// tunnel connects to addr through a proxy, whose URL has the scheme http or socks5.
+func tunnel(proxyURL, addr string, o *outcome.Outcome) (net.Conn, error) {
+	scheme, host, _ := strings.Cut(proxyURL, "://")
+	c, err := dial(host, o)
+	if err != nil {
+		return nil, err
+	}
+	if scheme == "socks5" {
+		dialer, err := proxy.SOCKS5("tcp", host, nil, given{c})
+		if err != nil {
+			return nil, err
+		}
+		return dialer.Dial("tcp", addr)
+	}
+	if _, err := fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", addr, addr); err != nil {
+		return nil, err
+	}
+	in := bufio.NewReader(c)
+	r, err := http.ReadResponse(in, &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		return nil, err
+	}
+	if r.Body.Close(); r.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the proxy says %s", r.Status)
+	}
+	return ahead{c, in}, nil
+}
+
+// given is a dialer of one connection that is there already.
+type given struct{ net.Conn }
+
+func (g given) Dial(string, string) (net.Conn, error) { return g.Conn, nil }
+
+// ahead is a connection of which more was read than was asked for.
+type ahead struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (a ahead) Read(b []byte) (int, error) { return a.in.Read(b) }
+
+// secure makes a TLS connection and sends one request. rest may begin with another host than the server name.
+func secure(c net.Conn, name string, rest []string, o *outcome.Outcome) error {
+	host := name
+	if len(rest) > 0 {
+		host, rest = rest[0], rest[1:]
+	}
+	// What is asked is who was reached, not whether to trust it: the lab's authority is unknown in here.
+	config := &tls.Config{InsecureSkipVerify: true, ServerName: name}
+	if name == "-" {
+		config.ServerName = ""
+	}
+	s := tls.Client(c, config)
+	if err := s.Handshake(); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	return request(s, host, rest, o)
 }
 
 // hear reads until the marker has come, or until the end.
