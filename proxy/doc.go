@@ -19,8 +19,17 @@
 //	relay       both directions, then one closing record
 //
 // A refusal is an answer that the client can read where its protocol has one:
-// NXDOMAIN with an Extended DNS Error, HTTP 403 with the reason, a TLS alert. Else
-// the connection is reset.
+// NXDOMAIN with an Extended DNS Error, HTTP 403 with the reason in text or JSON
+// (refusal.go), a TLS alert for each fault of a hello, a SOCKS reply. Else the
+// connection is reset.
+//
+// # Proxies on the gate
+//
+// Programs that insist on a proxy find HTTP on port 3128 and SOCKS5 on port 1080
+// of Config.Gate (gate.go). A tunnel is the same journey from "name" on: its
+// target stands where a synthetic address would, what is inside must agree with
+// it, and where the rule expects ssh or tcp the answer waits for the dial.
+// Absolute-form requests are decided one by one.
 //
 // # DNS
 //
@@ -68,8 +77,10 @@
 //
 // With an HTTP proxy the addresses of names are not seen, hence not filtered.
 // Inside an allowed TLS connection nothing is seen: a server that holds several
-// tenants' names behind one (domain fronting) gives the agent all of them. Of
-// what a rule allows as ssh the first line of each side is checked, see ssh.go;
-// what it allows as tcp is relayed from the first byte, whatever is spoken. Labels below an allowed wildcard, once connected to, are resolved and
-// hence told to that domain's owner.
+// tenants' names behind one (domain fronting) gives the agent all of them, and
+// where a rule accepts encrypted client hellos the name that counts may be
+// another than the one that was decided. Of what a rule allows as ssh the first
+// line of each side is checked, see ssh.go; what it allows as tcp is relayed from
+// the first byte, whatever is spoken. Labels below an allowed wildcard, once
+// connected to, are resolved and hence told to that domain's owner.
 package proxy

@@ -76,7 +76,7 @@ func FuzzTarget(f *testing.F) {
 	for _, s := range []string{
 		"GET / HTTP/1.1\r\nHost: good.test\r\n\r\n", "GET http://a@b/ HTTP/1.1\r\nHost: good.test:80\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: good.test.\r\nUpgrade: h2c\r\n\r\n",
-		"CONNECT good.test:80 HTTP/1.1\r\n\r\n", "GET http:x HTTP/1.1\r\nHost: x\r\n\r\n", "GET //evil.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n",
+		"CONNECT good.test:80 HTTP/1.1\r\n\r\n", "GET http://good.test:8080/ HTTP/1.1\r\nHost: x\r\n\r\n", "GET http://[::1]/ HTTP/1.1\r\nHost: x\r\n\r\n", "GET http:x HTTP/1.1\r\nHost: x\r\n\r\n", "GET //evil.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n",
 	} {
 		f.Add(s)
 	}
@@ -85,6 +85,14 @@ func FuzzTarget(f *testing.F) {
 		r, err := http.ReadRequest(bufioReader(head))
 		if err != nil {
 			return
+		}
+		// As a proxy, the target that is decided is the one that is dialled.
+		f := &httpConn{conn: &conn{dest: dest}, forward: true}
+		if q, _ := f.ask(r); q.problem == "" {
+			to := rewritten(f, r).URL.Host
+			if got, err := parseTarget(to); err != nil || got != (target{q.Name, q.Addr, q.Port}) {
+				t.Fatalf("%q is decided as %+v and dialled as %s: %v", head, q.Request, to, err)
+			}
 		}
 		h := &httpConn{conn: &conn{dest: dest}}
 		q, host := h.ask(r)
