@@ -65,7 +65,7 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 	}
 	cfg := Config{
 		TCP: tcp.(*net.TCPListener), DNS: dns, Pool: testPool, Box: netip.MustParseAddr("127.0.0.1"), Gate: testGate,
-		Names: openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR),
+		Names: openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR|os.O_APPEND),
 	}
 	if policyText != "" {
 		if cfg.Policy, err = policy.Parse("test", []byte(strings.ReplaceAll(policyText, "PORT", fmt.Sprint(l.port)))); err != nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -35,8 +34,13 @@ type names struct {
 	last   netip.Addr
 }
 
-// openNames restores the mappings of a file. A torn last line is cut off: its
-// address was not given out. Anything else that is not a mapping is an error.
+// torn ends a line whose writer was killed within it. No name has such a byte.
+const torn = "!"
+
+// openNames restores the mappings of a file that is opened for reading and
+// appending. A torn last line is ended with a mark, since a confined process
+// cannot cut it off, and passed over from then on: its address was not given
+// out. Anything else that is not a mapping is an error.
 func openNames(file *os.File, pool netip.Prefix) (*names, error) {
 	if !pool.IsValid() || !pool.Addr().Is4() || pool.Bits() > 24 {
 		return nil, fmt.Errorf("pool %v is not an IPv4 prefix of at most 24 bits", pool)
@@ -53,18 +57,18 @@ func openNames(file *os.File, pool netip.Prefix) (*names, error) {
 	if err != nil {
 		return nil, fmt.Errorf("names file: %w", err)
 	}
-	whole := bytes.LastIndexByte(data, '\n') + 1
-	if whole < len(data) {
-		if err := file.Truncate(int64(whole)); err != nil {
-			return nil, fmt.Errorf("names file: cut torn line: %w", err)
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		if _, err := file.WriteString(torn + "\n"); err != nil {
+			return nil, fmt.Errorf("names file: end torn line: %w", err)
 		}
-	}
-	if _, err := file.Seek(int64(whole), io.SeekStart); err != nil {
-		return nil, fmt.Errorf("names file: %w", err)
+		data = append(data, torn+"\n"...)
 	}
 	number := 0
-	for line := range strings.Lines(string(data[:whole])) {
+	for line := range strings.Lines(string(data)) {
 		number++
+		if strings.HasSuffix(line, torn+"\n") {
+			continue
+		}
 		if err := n.restore(strings.TrimSuffix(line, "\n")); err != nil {
 			return nil, fmt.Errorf("names file: line %d: %w", number, err)
 		}

@@ -22,7 +22,7 @@ func TestNamesSurviveARestart(t *testing.T) {
 		return n
 	}
 	open := func() *names {
-		n, err := openNames(openFile(t, path, os.O_RDWR), testPool)
+		n, err := openNames(openFile(t, path, os.O_RDWR|os.O_APPEND), testPool)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +52,14 @@ func TestNamesSurviveARestart(t *testing.T) {
 	if n = open(); n.name(c) != name("c.test") || len(n.byName) != 3 {
 		t.Errorf("after the torn line: %v", n.byName)
 	}
+
+	// So does one that was killed while it ended such a line.
+	f.WriteString("127.64.0.9 d.test" + torn)
+	for range 2 {
+		if n = open(); n.name(c) != name("c.test") || len(n.byName) != 3 {
+			t.Errorf("after the mark of a torn line: %v", n.byName)
+		}
+	}
 }
 
 func TestNamesFileErrors(t *testing.T) {
@@ -59,7 +67,7 @@ func TestNamesFileErrors(t *testing.T) {
 		"127.64.0.1\n", "127.64.0.1 \n", "x a.test\n", "10.0.0.1 a.test\n", "127.64.0.1 A.test\n", "127.64.0.1 a.test \n",
 		"127.64.0.1 a.test\n127.64.0.1 b.test\n", "127.64.0.1 a.test\n127.64.0.2 a.test\n", "\n",
 	} {
-		f := openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR)
+		f := openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR|os.O_APPEND)
 		f.WriteString(text)
 		if n, err := openNames(f, testPool); err == nil {
 			t.Errorf("%q gives %v", text, n.byName)
@@ -73,7 +81,7 @@ func TestNamesFileErrors(t *testing.T) {
 }
 
 func TestNamesRunOut(t *testing.T) {
-	n, err := openNames(openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR), netip.MustParsePrefix("255.255.255.0/24"))
+	n, err := openNames(openFile(t, filepath.Join(t.TempDir(), "names"), os.O_RDWR|os.O_APPEND), netip.MustParsePrefix("255.255.255.0/24"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +110,7 @@ func TestNamesRunOut(t *testing.T) {
 // nothing is written after half a line.
 func TestNamesWriteError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "names")
-	n, err := openNames(openFile(t, path, os.O_RDWR), testPool)
+	n, err := openNames(openFile(t, path, os.O_RDWR|os.O_APPEND), testPool)
 	if err != nil {
 		t.Fatal(err)
 	}

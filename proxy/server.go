@@ -38,7 +38,7 @@ type Config struct {
 	// Serve closes it.
 	DNS *net.UDPConn
 
-	// Names is the file of synthetic addresses, opened for reading and writing.
+	// Names is the file of synthetic addresses, opened for reading and appending.
 	// It is the caller's to close.
 	Names *os.File
 
