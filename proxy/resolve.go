@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
@@ -25,7 +26,11 @@ var errResolve = errors.New("resolve")
 // the same filter of addresses.
 func newResolvers(servers []netip.AddrPort) []*net.Resolver {
 	if len(servers) == 0 {
-		return []*net.Resolver{{PreferGo: true}}
+		kept := &keptServers{read: func() ([]byte, error) { return os.ReadFile("/etc/resolv.conf") }}
+		kept.instead("") // while it can be read
+		return []*net.Resolver{{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, kept.instead(address))
+		}}}
 	}
 	resolvers := make([]*net.Resolver, len(servers))
 	for i, server := range servers {
