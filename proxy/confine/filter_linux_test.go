@@ -1,0 +1,164 @@
+package confine
+
+import (
+	"encoding/binary"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// What a reviewer should read: the whole of what is left to a proxy.
+func TestDescriptions(t *testing.T) {
+	for name, text := range map[string]string{
+		"proxy.filter": Proxy(4711).String(),
+		"proxy.files":  ProxyFiles().String(),
+		"zero.filter":  Filter(nil).String(),
+	} {
+		path := filepath.Join("testdata", name)
+		if *update {
+			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want, err := os.ReadFile(path); err != nil || string(want) != text {
+			t.Errorf("%s differs (-update writes it), %v:\n%s", path, err, text)
+		}
+	}
+}
+
+// simulate runs the assembled filter as the kernel would.
+func simulate(t *testing.T, f Filter) func(arch, number uint32, args ...uint64) uint32 {
+	t.Helper()
+	raw, err := f.program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	insts, all := bpf.Disassemble(raw)
+	if !all {
+		t.Fatal("the program cannot be disassembled")
+	}
+	vm, err := bpf.NewVM(insts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(arch, number uint32, args ...uint64) uint32 {
+		t.Helper()
+		// The layout is that of a little-endian machine, but words are as the VM reads them.
+		data := make([]byte, offArgs+6*8)
+		binary.BigEndian.PutUint32(data[offNumber:], number)
+		binary.BigEndian.PutUint32(data[offArch:], arch)
+		for i, arg := range args {
+			binary.BigEndian.PutUint32(data[offArgs+8*i:], uint32(arg))
+			binary.BigEndian.PutUint32(data[offArgs+8*i+4:], uint32(arg>>32))
+		}
+		verdict, err := vm.Run(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint32(verdict)
+	}
+}
+
+const (
+	allowed = uint32(unix.SECCOMP_RET_ALLOW)
+	refused = uint32(unix.SECCOMP_RET_ERRNO) | uint32(unix.EPERM)
+	unknown = uint32(unix.SECCOMP_RET_ERRNO) | uint32(unix.ENOSYS)
+	killed  = uint32(unix.SECCOMP_RET_KILL_PROCESS & 0xffffffff)
+)
+
+func TestFilterDecides(t *testing.T) {
+	run := simulate(t, Proxy(4711))
+	const thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
+	for _, row := range []struct {
+		what   string
+		number uint32
+		args   []uint64
+		want   uint32
+	}{
+		{"read", unix.SYS_READ, nil, allowed},
+		{"execve", unix.SYS_EXECVE, nil, refused},
+		{"a thread", unix.SYS_CLONE, []uint64{thread}, allowed},
+		{"a thread with storage", unix.SYS_CLONE, []uint64{thread | unix.CLONE_SETTLS}, allowed},
+		{"a process", unix.SYS_CLONE, []uint64{uint64(unix.SIGCHLD)}, refused},
+		{"a process like vfork's", unix.SYS_CLONE, []uint64{unix.CLONE_VM | unix.CLONE_VFORK | uint64(unix.SIGCHLD)}, refused},
+		{"a thread in a namespace", unix.SYS_CLONE, []uint64{thread | unix.CLONE_NEWUSER}, refused},
+		{"a thread with upper bits", unix.SYS_CLONE, []uint64{thread | 1<<40}, refused},
+		{"clone3", unix.SYS_CLONE3, nil, unknown},
+		{"own thread", unix.SYS_TGKILL, []uint64{4711, 4712, 23}, allowed},
+		{"own thread, upper half ignored", unix.SYS_TGKILL, []uint64{1<<32 | 4711, 4712, 23}, allowed},
+		{"other process", unix.SYS_TGKILL, []uint64{4712, 4712, 23}, refused},
+		{"every process", unix.SYS_TGKILL, []uint64{wholeAll, 4712, 23}, refused},
+		{"memory", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANON}, allowed},
+		{"code", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC, unix.MAP_PRIVATE | unix.MAP_ANON}, refused},
+		{"shared memory", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED}, refused},
+		{"shared memory, validated", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED_VALIDATE}, refused},
+		{"open to read", unix.SYS_OPENAT, []uint64{0, 0, unix.O_RDONLY | unix.O_CLOEXEC}, allowed},
+		{"open to write", unix.SYS_OPENAT, []uint64{0, 0, unix.O_WRONLY}, refused},
+		{"open to read and write", unix.SYS_OPENAT, []uint64{0, 0, unix.O_RDWR | unix.O_CLOEXEC}, refused},
+		{"open and create", unix.SYS_OPENAT, []uint64{0, 0, unix.O_CREAT}, refused},
+		{"open and empty", unix.SYS_OPENAT, []uint64{0, 0, unix.O_TRUNC}, refused},
+		{"open a folder", unix.SYS_OPENAT, []uint64{0, 0, unix.O_DIRECTORY}, refused},
+		{"open a path", unix.SYS_OPENAT, []uint64{0, 0, unix.O_PATH}, refused},
+		{"tcp", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK, 0}, allowed},
+		{"udp 6", unix.SYS_SOCKET, []uint64{unix.AF_INET6, unix.SOCK_DGRAM, 0}, allowed},
+		{"mptcp", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}, refused},
+		{"ping", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP}, refused},
+		{"raw", unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP}, refused},
+		{"unix", unix.SYS_SOCKET, []uint64{unix.AF_UNIX, unix.SOCK_STREAM, 0}, refused},
+		{"netlink", unix.SYS_SOCKET, []uint64{unix.AF_NETLINK, unix.SOCK_DGRAM, 0}, refused},
+		{"no delay", unix.SYS_SETSOCKOPT, []uint64{3, unix.IPPROTO_TCP, unix.TCP_NODELAY}, allowed},
+		{"a socket filter", unix.SYS_SETSOCKOPT, []uint64{3, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER}, refused},
+		{"a protocol above tcp", unix.SYS_SETSOCKOPT, []uint64{3, unix.IPPROTO_TCP, unix.TCP_ULP}, refused},
+		{"status flags", unix.SYS_FCNTL, []uint64{3, unix.F_SETFL, 0}, refused},
+		{"a signal for a file", unix.SYS_FCNTL, []uint64{3, unix.F_SETOWN, 1}, refused},
+		{"kill", unix.SYS_KILL, []uint64{4711, 0}, refused},
+	} {
+		if got := run(auditArch, row.number, row.args...); got != row.want {
+			t.Errorf("%s: %#x, want %#x", row.what, got, row.want)
+		}
+		if got := run(auditArch^1, row.number, row.args...); got != killed {
+			t.Errorf("%s on another architecture: %#x", row.what, got)
+		}
+		if got := run(auditArch, row.number|x32Bit, row.args...); got != killed {
+			t.Errorf("%s as x32: %#x", row.what, got)
+		}
+	}
+}
+
+// TestNothingElse: every call that no rule names is refused, and so is every
+// call where there are no rules.
+func TestNothingElse(t *testing.T) {
+	named := make(map[uint32]bool)
+	for _, r := range Proxy(4711) {
+		named[r.Number] = true
+	}
+	run, zero := simulate(t, Proxy(4711)), simulate(t, nil)
+	for number := range uint32(1024) {
+		if got := run(auditArch, number); !named[number] && got != refused {
+			t.Errorf("call %d: %#x", number, got)
+		}
+		if got := zero(auditArch, number); got != refused {
+			t.Errorf("call %d without rules: %#x", number, got)
+		}
+	}
+}
+
+func TestMalformedRules(t *testing.T) {
+	for _, c := range []Condition{{Arg: 6}, {Arg: 0, Mask: 1, Want: 2}} {
+		if raw, err := (Filter{{Call: "x", When: []Condition{c}}}).program(); err == nil {
+			t.Errorf("%v gives %d instructions", c, len(raw))
+		}
+	}
+	for n, ok := range map[int]bool{60: true, 90: false} { // a conditional jump has eight bits
+		if raw, err := (Filter{{Call: "x", When: slices.Repeat([]Condition{is(0, 1)}, n)}}).program(); (err == nil) != ok {
+			t.Errorf("%d conditions: %d instructions, %v", n, len(raw), err)
+		}
+	}
+}
