@@ -28,7 +28,8 @@ const (
 // Inherit takes over what the parent prepared. It is the first thing the child
 // does: when it returns without error, the process can gain no privileges, has
 // no capabilities, cannot be traced or dumped by its own user, holds no
-// descriptor but the contract's, and has limits.
+// descriptor but the contract's, and has limits. The second is package confine's
+// Self, which takes what is left of files and system calls.
 //
 // ready is not nil if there is a pipe to report an error to; the caller passes
 // it to [Ready] in either case.
@@ -46,15 +47,42 @@ func Inherit() (cfg Config, f Files, ready *os.File, err error) {
 		return cfg, f, ready, err
 	}
 	for _, file := range []struct {
-		fd   uintptr
-		name string
-		to   **os.File
-	}{{fdTCP, "tcp listener", &f.TCP}, {fdDNS, "dns socket", &f.DNS}, {fdLog, "record log", &f.Log}, {fdNames, "names file", &f.Names}} {
+		fd    uintptr
+		name  string
+		check func(fd int) error
+		to    **os.File
+	}{
+		{fdTCP, "tcp listener", nonblocking, &f.TCP},
+		{fdDNS, "dns socket", nonblocking, &f.DNS},
+		{fdLog, "record log", nonblocking, &f.Log},
+		{fdNames, "names file", appends, &f.Names},
+	} {
+		if err := file.check(int(file.fd)); err != nil {
+			return cfg, f, ready, fmt.Errorf("%s: %w", file.name, err)
+		}
 		if *file.to, err = inherited(file.fd, file.name); err != nil {
 			return cfg, f, ready, err
 		}
 	}
 	return cfg, f, ready, nil
+}
+
+// nonblocking does for a socket what package net would do later, when status flags cannot be changed any more (package confine).
+func nonblocking(fd int) error {
+	return os.NewSyscallError("set nonblocking", unix.SetNonblock(fd, true))
+}
+
+// appends fails unless what is written goes to the file's end. The flag is the file's own and can only be taken from it by
+// fcntl(2), which package confine forbids: so what was written stays.
+func appends(fd int) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return os.NewSyscallError("get flags", err)
+	}
+	if flags&unix.O_APPEND == 0 {
+		return errors.New("not opened with O_APPEND")
+	}
+	return nil
 }
 
 // inherited wraps a descriptor that must have survived exec: one that the Go

@@ -18,11 +18,13 @@
 //	4     UDP socket on port 53 in GATE, any destination address
 //	5     Config as JSON, read to its end, then closed (a memfd)
 //	6     stream socket to the record log, which the parent keeps (record.Log)
-//	7     names file: the append-only map of synthetic addresses, opened O_RDWR
+//	7     names file: the append-only map of synthetic addresses, opened with O_RDWR|O_APPEND
 //	8     ready pipe, write end: "ready\n" or one line of error text, then closed
 //
-// [Inherit] is the child's side. It gives up what is left of the process's
-// rights before it returns, hence before anything is read from the agent (I9).
+// [Inherit] is the child's side. It gives up the process's privileges before it
+// returns. The binary then confines itself, with package confine, to the files
+// and system calls that it needs; both before anything is read from the agent
+// (I9). That is a package of its own because the parent does not need it.
 package process
 
 import (
@@ -102,7 +104,7 @@ type Files struct {
 	TCP   *os.File // listener
 	DNS   *os.File // UDP socket
 	Log   *os.File // stream socket, for this process alone
-	Names *os.File // O_RDWR
+	Names *os.File // O_RDWR|O_APPEND
 }
 
 func (f Files) validate() error {

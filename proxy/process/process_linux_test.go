@@ -101,7 +101,7 @@ func newGate(t testing.TB) *gate {
 	t.Cleanup(func() { g.tcp.Close(); g.dns.Close() })
 	g.files = Files{
 		TCP: must(g.tcp.File()), DNS: must(g.dns.File()),
-		Names: must(os.OpenFile(filepath.Join(t.TempDir(), "names"), os.O_CREATE|os.O_RDWR, 0o600)),
+		Names: must(os.OpenFile(filepath.Join(t.TempDir(), "names"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)),
 	}
 	return g
 }
@@ -480,6 +480,22 @@ func TestStartErrors(t *testing.T) {
 	}
 	if _, _, err := Command(binary, testConfig(), Files{}, 0); err == nil || !strings.Contains(err.Error(), "missing files: TCP, DNS, Log, Names") {
 		t.Errorf("no files: %v", err)
+	}
+}
+
+// TestNamesAreAppendedTo: a file in which the past could be overwritten is not
+// accepted.
+func TestNamesAreAppendedTo(t *testing.T) {
+	g := newGate(t)
+	other, err := os.OpenFile(filepath.Join(t.TempDir(), "file"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	g.files.Names = other
+	_, _, err = g.start(testConfig(), testUID(), func(cmd *exec.Cmd) { cmd.Stderr = nil })
+	if want := "names file: not opened with O_APPEND"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
 	}
 }
 
