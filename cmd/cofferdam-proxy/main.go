@@ -15,13 +15,17 @@ import (
 	"syscall"
 
 	"cofferdam.dev/cofferdam/proxy"
+	"cofferdam.dev/cofferdam/proxy/confine"
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/process"
 	"cofferdam.dev/cofferdam/proxy/record"
 )
 
 func main() {
-	cfg, files, ready, err := process.Inherit() // first of all: it gives up rights
+	cfg, files, ready, err := process.Inherit() // first of all: it gives up privileges
+	if err == nil {
+		err = confined(cfg) // then what is left of files and system calls
+	}
 	if err == nil {
 		err = run(cfg, files, ready)
 	} else if ready != nil {
@@ -31,6 +35,16 @@ func main() {
 		fmt.Fprintf(os.Stderr, "cofferdam-proxy: sandbox %q: %v\n", cfg.Sandbox, err)
 		os.Exit(1)
 	}
+}
+
+// confined takes from this process what a proxy does not need. A kernel that cannot do all of it does what it can, and a line on standard
+// error, which the parent keeps, says what is missing.
+func confined(cfg process.Config) error {
+	lacking, err := confine.Self()
+	if lacking != "" {
+		fmt.Fprintf(os.Stderr, "cofferdam-proxy: sandbox %q: not enforced: %s\n", cfg.Sandbox, lacking)
+	}
+	return err
 }
 
 // run serves the sandbox until SIGTERM or SIGINT.

@@ -257,7 +257,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	pid := cmd.Process.Pid
 	for _, fields := range status(t, pid) {
-		want := map[string]string{"NoNewPrivs": "1", "CapEff": none, "CapPrm": none, "CapInh": none, "CapAmb": none}
+		want := map[string]string{"NoNewPrivs": "1", "CapEff": none, "CapPrm": none, "CapInh": none, "CapAmb": none, "Seccomp": "2"}
 		if os.Geteuid() == 0 {
 			want["Uid"], want["Gid"], want["Groups"] = "65534 65534 65534 65534", "65534 65534 65534 65534", ""
 		}
