@@ -28,7 +28,7 @@ const (
 func (l *Log) Serve(stream io.ReadWriter) error {
 	in := bufio.NewReaderSize(stream, maxLine+2)
 	out := bufio.NewWriter(stream)
-	defer out.Flush()
+	defer func() { _ = out.Flush() }() // who is gone waits for nothing
 	var failed error
 	for {
 		line, err := in.ReadSlice('\n')
