@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -53,5 +54,58 @@ func TestASandboxLeavesNothing(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// TestAPolicyIsReloaded changes the file of a policy under a running agent. Connections that the new one denies end, the agent's next ones are
+// decided by it; a file with a mistake changes nothing, and the decision log says so.
+func TestAPolicyIsReloaded(t *testing.T) {
+	Require(t, needShim)
+	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
+		name := Policy(t, onlyGood)
+		box := Contained(t, d, name)
+		id := sandboxID(d, box)
+		file := inspect(t, d, box).Policy.Path
+		reaches := func() bool { return box.Probe(t, "https", "good.test:443", "good.test").OK }
+		install := func(text string) {
+			t.Helper()
+			next := file + ".next"
+			if err := errors.Join(os.WriteFile(next, []byte(text), 0o644), os.Rename(next, file)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		logged := func(text string) func() bool {
+			return func() bool { return strings.Contains(cli(t, "log", id), text) }
+		}
+		if !reaches() {
+			t.Fatal("control: the first policy allows it")
+		}
+		install("version: 1\nnetwork: {rules: [{allow: evil.test}]}\n")
+		eventually(t, "the policy is reloaded", logged("the policy was reloaded"))
+		if reaches() {
+			t.Error("what the new policy denies is reached")
+		}
+		if got := box.Probe(t, "https", "evil.test:443", "evil.test"); !got.OK {
+			t.Errorf("what the new policy allows is refused: %s", got)
+		}
+		contains(t, "inspect", cli(t, "inspect", id), `{allow: "evil.test"`)
+		install("version: 1\nnetwork: {rulez: []}\n")
+		eventually(t, "the mistake is logged", logged("the policy was not reloaded: "))
+		contains(t, "log", cli(t, "log", id), "rulez")
+		if got := box.Probe(t, "https", "evil.test:443", "evil.test"); !got.OK {
+			t.Errorf("the old policy is not in force: %s", got)
+		}
+		proxy := inspect(t, d, box).Proxy
+		if proxy.Restarts > 0 {
+			t.Errorf("the proxy was restarted %d times", proxy.Restarts)
+		}
+		signal(t, proxy.PID, unix.SIGKILL)
+		eventually(t, "another proxy serves", func() bool { p := inspect(t, d, box).Proxy; return p.Alive() && p.PID != proxy.PID })
+		if got := box.Probe(t, "https", "evil.test:443", "evil.test"); !got.OK || reaches() {
+			t.Errorf("the next proxy has another policy: %s", got)
+		}
+		install(onlyGood)
+		signal(t, box.Shims(t)[0], unix.SIGHUP)
+		eventually(t, "the policy is back", reaches)
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
@@ -68,7 +70,7 @@ func (c *conn) serve(ctx context.Context) {
 		return
 	}
 	timeout := c.s.timeouts.peek
-	hopeless := want == policy.Unknown && (!c.looked.IsZero() || c.orphan || !c.s.cfg.Policy.Mentions(c.dest.Port()))
+	hopeless := want == policy.Unknown && (!c.looked.IsZero() || c.orphan || !c.s.policy.Load().Mentions(c.dest.Port()))
 	if hopeless {
 		timeout = c.s.timeouts.refuse // only to refuse it in its own language
 	}
@@ -148,8 +150,26 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		splices: c.s.splices, buffers: &c.s.buffers,
 		spendUp: c.s.budgets.up(d.Budget), spendDown: c.s.budgets.down(d.Budget),
 	}
+	at := addrPortOf(upstream.RemoteAddr())
+	if slices.Contains(targets, at) { // else it is the HTTP proxy of the site
+		q.Addr = at.Addr()
+	}
+	var cut atomic.Pointer[revoked]
+	release := c.s.watch(&allowed{
+		question: func() (question, bool) { return q, true },
+		changed:  func() {},
+		end: func(err *revoked) {
+			cut.Store(err)
+			abort(c.tcp)
+			abort(upstream)
+		},
+	})
 	err := c.speak(q, upstream, &r)
-	c.close(ctx, q, addrPortOf(upstream.RemoteAddr()), r.up.Load(), r.down.Load(), err)
+	release()
+	if reason := cut.Load(); reason != nil {
+		err = reason
+	}
+	c.close(ctx, q, at, r.up.Load(), r.down.Load(), err)
 }
 
 // abort closes a connection so that its peer sees a failure, not an orderly end.

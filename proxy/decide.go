@@ -49,7 +49,7 @@ type question struct {
 //  6. an address of this very host, unless a rule pins it
 //  7. what the rule's budget has no room for
 func (s *Server) decide(q question) policy.Decision {
-	d := s.cfg.Policy.Decide(q.Request)
+	d := s.policy.Load().Decide(q.Request)
 	deny := func(reason string) policy.Decision {
 		return policy.Decision{Reason: reason, Rule: d.Rule, Expects: d.Expects}
 	}

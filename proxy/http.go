@@ -31,7 +31,10 @@ type httpConn struct {
 	forward bool // a proxy's port: the target of each request says where to, the connection does not
 	proxy   *httputil.ReverseProxy
 	stopped func() bool // the server has
-	moved   activity    // bytes to and from upstreams
+	stale   atomic.Bool // the policy has changed since the transport was made
+
+	transport *http.Transport // of the request that is being served
+	moved     activity        // bytes to and from upstreams
 
 	switched atomic.Bool // to a protocol without answers: only a reset tells of a failure
 
@@ -41,6 +44,7 @@ type httpConn struct {
 	allowed  map[target]bool
 	resolved map[target][]netip.AddrPort // for the first dial after a decision
 	last     question                    // the last one that was allowed
+	serving  *question                   // the one that is being answered; nil: none
 	upstream netip.AddrPort
 	conns    []*countedConn // to upstreams, open or not
 	recorded bool           // a decision
@@ -69,18 +73,11 @@ func (c *conn) serveHTTP(ctx context.Context, forward bool) {
 		allowed:  make(map[target]bool),
 		resolved: make(map[target][]netip.AddrPort),
 	}
-	transport := &http.Transport{
-		DialContext:            h.dialUpstream,
-		DisableCompression:     true,
-		MaxIdleConns:           2,
-		IdleConnTimeout:        keepAlive,
-		MaxResponseHeaderBytes: maxResponseHead,
-		Protocols:              http1(),
-	}
+	h.transport = h.newTransport()
 	quiet := log.New(io.Discard, "", 0) // what is worth knowing is recorded
 	h.proxy = &httputil.ReverseProxy{
 		Rewrite:   h.rewrite,
-		Transport: transport,
+		Transport: h.transport,
 		ModifyResponse: func(r *http.Response) error {
 			h.switched.Store(r.StatusCode == http.StatusSwitchingProtocols)
 			return nil
@@ -105,10 +102,51 @@ func (c *conn) serveHTTP(ctx context.Context, forward bool) {
 		h.fail(reason)
 		c.reset()
 	})
+	release := c.s.watch(&allowed{question: h.current, end: h.revoke, changed: func() { h.stale.Store(true) }})
 	server.Serve(one) // returns when the connection is closed, hijacked or not
+	release()
 	stop()
-	transport.CloseIdleConnections()
+	h.transport.CloseIdleConnections()
 	h.finish(ctx)
+}
+
+func (h *httpConn) newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:            h.dialUpstream,
+		DisableCompression:     true,
+		MaxIdleConns:           2,
+		IdleConnTimeout:        keepAlive,
+		MaxResponseHeaderBytes: maxResponseHead,
+		Protocols:              http1(),
+	}
+}
+
+// current is the request that is being answered, if there is one.
+func (h *httpConn) current() (question, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.serving == nil {
+		return question{}, false
+	}
+	return *h.serving, true
+}
+
+// revoke ends the connection because a new policy denies what it is used for.
+func (h *httpConn) revoke(reason *revoked) {
+	h.fail(reason)
+	h.reset()
+}
+
+// renew forgets what an earlier policy has allowed: upstreams that are connected,
+// of which the new one may name others, and the hosts that have a record.
+func (h *httpConn) renew() {
+	h.transport.CloseIdleConnections()
+	h.transport = h.newTransport()
+	h.proxy.Transport = h.transport
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.allowed)
+	clear(h.resolved)
 }
 
 // The reasons of a response that does not end in order.
@@ -168,7 +206,7 @@ func (h *httpConn) finish(ctx context.Context) {
 		q := h.question(policy.HTTP, policy.Name{})
 		q.problem = "malformed HTTP request"
 		h.record(q, h.s.decide(q), netip.AddrPort{})
-	case len(h.allowed) > 0:
+	case h.last.Protocol == policy.HTTP: // something was allowed
 		if h.failure == nil && h.stopped() {
 			h.failure = net.ErrClosed
 		}
@@ -178,6 +216,9 @@ func (h *httpConn) finish(ctx context.Context) {
 
 // ServeHTTP decides about one request and passes it on.
 func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.stale.Swap(false) {
+		h.renew()
+	}
 	q, host := h.ask(r)
 	q.request, q.connection = true, !h.knows(target{q.Name, q.Addr, q.Port})
 	if d := h.authorizeRequest(r.Context(), q); d.Verdict != policy.Allow {
@@ -196,7 +237,28 @@ func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(e)
 		}
 	}()
+	h.nowServing(&q)
+	defer h.nowServing(nil)
+	if h.stale.Load() { // since it was allowed
+		if d := h.again(q); d.Verdict != policy.Allow {
+			h.record(q, d, netip.AddrPort{})
+			h.forbidden(q, host, d).write(w, r)
+			return
+		}
+	}
 	h.proxy.ServeHTTP(w, r)
+}
+
+func (h *httpConn) nowServing(q *question) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.serving = q
+}
+
+// again decides about a request that was counted before.
+func (h *httpConn) again(q question) policy.Decision {
+	q.connection, q.request = false, false
+	return h.s.decide(q)
 }
 
 // ask makes the question of a request, and what to call its host to the agent.

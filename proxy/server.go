@@ -23,7 +23,7 @@ import (
 // Config is what a server needs. Every field without a stated default is
 // required, but Policy.
 type Config struct {
-	// Policy decides; nil denies everything.
+	// Policy decides until SetPolicy replaces it; nil denies everything.
 	Policy *policy.Policy
 
 	// Records takes one record per decision. The caller closes its file after
@@ -68,6 +68,8 @@ type Config struct {
 // Server is the proxy of one sandbox.
 type Server struct {
 	cfg      Config
+	policy   atomic.Pointer[policy.Policy]
+	live     live
 	dns      *ipv4.PacketConn
 	names    *names
 	servers  []*net.Resolver // asked in this order
@@ -132,7 +134,7 @@ func New(cfg Config) (*Server, error) {
 	if err := dns.SetControlMessage(ipv4.FlagDst, true); err != nil {
 		return nil, fmt.Errorf("new proxy: dns socket: %w", err)
 	}
-	return &Server{
+	s := &Server{
 		cfg:     cfg,
 		dns:     dns,
 		names:   names,
@@ -149,7 +151,9 @@ func New(cfg Config) (*Server, error) {
 			resolve: 10 * time.Second, server: time.Second, pending: 10 * time.Second,
 			idle: time.Hour, total: 24 * time.Hour, dns: 10 * time.Second,
 		},
-	}, nil
+	}
+	s.policy.Store(cfg.Policy)
+	return s, nil
 }
 
 // Serve answers and relays until ctx ends, and then returns nil once every

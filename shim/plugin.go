@@ -1,6 +1,9 @@
 package shim
 
 import (
+	"os"
+	"os/signal"
+
 	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/task"
 	cshim "github.com/containerd/containerd/v2/pkg/shim"
@@ -8,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
+	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/shim/sandbox"
 )
@@ -38,6 +42,13 @@ func initTask(ic *plugin.InitContext) (any, error) {
 	}
 	s := newService(inner, sandbox.DefaultPaths())
 	sd.(shutdown.Service).RegisterCallback(s.closeAll)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, unix.SIGHUP)
+	go func() { // ends with the process
+		for range hangup {
+			s.reload()
+		}
+	}()
 	return s, nil
 }
 

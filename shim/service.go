@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -213,6 +215,7 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	}
 	c.started.Store(true)
 	c.sandbox.Started()
+	go c.sandbox.Watch(context.WithoutCancel(ctx)) // ends on its own
 	s.collect.Do(func() {
 		go func() { // ends on its own
 			settle()
@@ -238,6 +241,16 @@ func (s *service) Connect(ctx context.Context, r *taskapi.ConnectRequest) (*task
 		resp.TaskPid = c.shownPid()
 	}
 	return resp, err
+}
+
+// reload has every sandbox read its policy again.
+func (s *service) reload() {
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.containers))
+	s.mu.Unlock()
+	for _, c := range all {
+		c.sandbox.Reload()
+	}
 }
 
 // collectGarbage removes what sandboxes without an owner left, once in the life of a shim.

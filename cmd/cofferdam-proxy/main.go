@@ -52,52 +52,80 @@ func run(cfg process.Config, files process.Files, ready *os.File) error {
 	// Before the parent is told, since from then on it may end us.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	server, err := assemble(cfg, files)
+	server, updates, err := assemble(cfg, files)
 	if werr := process.Ready(ready, err); err == nil {
 		err = werr
 	}
 	if err != nil {
 		return err
 	}
+	go receive(updates, cfg.Policy, server, stop) // ends with the process
 	return server.Serve(ctx)
 }
 
-// assemble makes a server of what was inherited.
-func assemble(cfg process.Config, files process.Files) (*proxy.Server, error) {
-	allowed := policy.Default()
-	if len(cfg.PolicyYAML) > 0 {
-		var err error
-		if allowed, err = policy.Parse(cfg.Policy, cfg.PolicyYAML); err != nil {
-			return nil, err
+// receive puts the policies into force that the parent sends. Without the stream, or with something else on it, this proxy would go on
+// with a policy that nobody can change any more: it ends, and the parent starts another one.
+func receive(updates net.Conn, name string, server *proxy.Server, stop func()) {
+	defer stop()
+	err := process.ReceivePolicies(updates, func(text []byte) error {
+		p, err := parse(name, text)
+		if err != nil {
+			return err
 		}
+		server.SetPolicy(p)
+		return nil
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "cofferdam-proxy: %v\n", err)
 	}
+}
+
+// parse reads a policy; no text is the one that denies everything.
+func parse(name string, text []byte) (*policy.Policy, error) {
+	if len(text) == 0 {
+		return policy.Default(), nil
+	}
+	return policy.Parse(name, text)
+}
+
+// assemble makes a server of what was inherited, and the stream on which its policy may be replaced.
+func assemble(cfg process.Config, files process.Files) (server *proxy.Server, updates net.Conn, err error) {
+	allowed, err := parse(cfg.Policy, cfg.PolicyYAML)
+	if err != nil {
+		return nil, nil, err
+	}
+	if updates, err = net.FileConn(files.Updates); err != nil {
+		return nil, nil, fmt.Errorf("policy stream: %w", err)
+	}
+	files.Updates.Close() // net has a duplicate
 	log, err := net.FileConn(files.Log)
 	if err != nil {
-		return nil, fmt.Errorf("record log: %w", err)
+		return nil, nil, fmt.Errorf("record log: %w", err)
 	}
 	files.Log.Close()
 	records := record.NewWriter(log, cfg.Sandbox, cfg.Policy)
 	listener, err := net.FileListener(files.TCP)
 	if err != nil {
-		return nil, fmt.Errorf("tcp listener: %w", err)
+		return nil, nil, fmt.Errorf("tcp listener: %w", err)
 	}
-	files.TCP.Close() // net has a duplicate
+	files.TCP.Close()
 	tcp, ok := listener.(*net.TCPListener)
 	if !ok {
-		return nil, fmt.Errorf("tcp listener: file descriptor is of %s", listener.Addr().Network())
+		return nil, nil, fmt.Errorf("tcp listener: file descriptor is of %s", listener.Addr().Network())
 	}
 	packets, err := net.FilePacketConn(files.DNS)
 	if err != nil {
-		return nil, fmt.Errorf("dns socket: %w", err)
+		return nil, nil, fmt.Errorf("dns socket: %w", err)
 	}
 	files.DNS.Close()
 	dns, ok := packets.(*net.UDPConn)
 	if !ok {
-		return nil, fmt.Errorf("dns socket: file descriptor is of %s", packets.LocalAddr().Network())
+		return nil, nil, fmt.Errorf("dns socket: file descriptor is of %s", packets.LocalAddr().Network())
 	}
-	return proxy.New(proxy.Config{
+	server, err = proxy.New(proxy.Config{
 		Policy: allowed, Records: records,
 		TCP: tcp, DNS: dns, Names: files.Names,
 		Pool: cfg.Pool, Box: cfg.Box, Gate: cfg.Gate, Resolver: cfg.Resolver, Proxy: cfg.Proxy,
 	})
+	return server, updates, err
 }

@@ -37,15 +37,16 @@ var environment = []string{"GOGC=50", "GOMEMLIMIT=256MiB"}
 // ready must be called once, after cmd.Start, also if that failed: it closes
 // the parent's copies of what only the child needs. It returns nil once the
 // process serves, the process's own error text if it gave up, or ctx's error.
-// f.Log is closed then too, or here on error: it belongs to this process. The
-// other files of f stay open and belong to the caller.
+// f.Log and f.Updates are closed then too, or here on error: they belong to this
+// process. The other files of f stay open and belong to the caller.
 //
 // For a restart describe a new command, once the old process has been waited
 // for: two at a time would write one names file.
 func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, ready func(ctx context.Context) error, err error) {
 	defer func() {
-		if err != nil && f.Log != nil {
-			f.Log.Close()
+		if err != nil {
+			f.Log.Close() // may be nil
+			f.Updates.Close()
 		}
 	}()
 	if err := errors.Join(f.validate(), cfg.validate()); err != nil {
@@ -76,13 +77,14 @@ func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, rea
 		Args:        []string{"cofferdam-proxy", cfg.Sandbox},
 		Env:         environment,
 		Dir:         "/",
-		ExtraFiles:  []*os.File{f.TCP, f.DNS, config, f.Log, f.Names, childPipe},
+		ExtraFiles:  []*os.File{f.TCP, f.DNS, config, f.Log, f.Names, childPipe, f.Updates},
 		SysProcAttr: attr,
 	}
 	ready = func(ctx context.Context) error {
 		config.Close()
 		childPipe.Close() // or the child's death would not be an end of file
 		f.Log.Close()     // nor an end of the records
+		f.Updates.Close()
 		defer pipe.Close()
 		return awaitReady(ctx, pipe)
 	}

@@ -56,6 +56,7 @@ func Inherit() (cfg Config, f Files, ready *os.File, err error) {
 		{fdDNS, "dns socket", nonblocking, &f.DNS},
 		{fdLog, "record log", nonblocking, &f.Log},
 		{fdNames, "names file", appends, &f.Names},
+		{fdUpdates, "policy stream", nonblocking, &f.Updates},
 	} {
 		if err := file.check(int(file.fd)); err != nil {
 			return cfg, f, ready, fmt.Errorf("%s: %w", file.name, err)

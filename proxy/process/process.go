@@ -20,6 +20,7 @@
 //	6     stream socket to the record log, which the parent keeps (record.Log)
 //	7     names file: the append-only map of synthetic addresses, opened with O_RDWR|O_APPEND
 //	8     ready pipe, write end: "ready\n" or one line of error text, then closed
+//	9     stream socket on which new policies come, see [SendPolicy]
 //
 // [Inherit] is the child's side. It gives up the process's privileges before it
 // returns. The binary then confines itself, with package confine, to the files
@@ -45,6 +46,7 @@ const (
 	fdLog
 	fdNames
 	fdReady
+	fdUpdates
 	fdEnd // the first one that is not inherited
 )
 
@@ -98,13 +100,16 @@ type Config struct {
 }
 
 // Files are the descriptors that the child inherits. The parent keeps its own
-// copies and may use them again for the next process, but for Log: see
-// [Command].
+// copies and may use them again for the next process, but for Log
+// and Updates: see [Command].
 type Files struct {
 	TCP   *os.File // listener
 	DNS   *os.File // UDP socket
 	Log   *os.File // stream socket, for this process alone
 	Names *os.File // O_RDWR|O_APPEND
+
+	// Updates is a stream socket for new policies, for this process alone.
+	Updates *os.File
 }
 
 func (f Files) validate() error {
@@ -112,7 +117,7 @@ func (f Files) validate() error {
 	for _, file := range []struct {
 		name string
 		file *os.File
-	}{{"TCP", f.TCP}, {"DNS", f.DNS}, {"Log", f.Log}, {"Names", f.Names}} {
+	}{{"TCP", f.TCP}, {"DNS", f.DNS}, {"Log", f.Log}, {"Names", f.Names}, {"Updates", f.Updates}} {
 		if file.file == nil {
 			missing = append(missing, file.name)
 		}

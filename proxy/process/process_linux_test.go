@@ -24,8 +24,8 @@ import (
 
 const patience = 20 * time.Second
 
-// binary is the real program, built for these tests.
-var binary string
+// proxyBinary is the real program, built for these tests.
+var proxyBinary string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -35,8 +35,8 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		os.Chmod(dir, 0o755) // another user will execute it
-		binary = filepath.Join(dir, "cofferdam-proxy")
-		build := exec.Command("go", "build", "-trimpath", "-o", binary, "cofferdam.dev/cofferdam/cmd/cofferdam-proxy")
+		proxyBinary = filepath.Join(dir, "cofferdam-proxy")
+		build := exec.Command("go", "build", "-trimpath", "-o", proxyBinary, "cofferdam.dev/cofferdam/cmd/cofferdam-proxy")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
@@ -77,7 +77,8 @@ type gate struct {
 	files Files // without Log, which each process has for itself
 	log   string
 
-	served sync.WaitGroup // logs that are being served
+	served  sync.WaitGroup // logs that are being served
+	updates net.Conn       // to the last process
 }
 
 func newGate(t testing.TB) *gate {
@@ -126,6 +127,10 @@ func (g *gate) withLog() (Files, error) {
 	if files.Log, serve, err = log.Pair(); err != nil {
 		return Files{}, err
 	}
+	if files.Updates, g.updates, err = PolicyStream(); err != nil {
+		return Files{}, err
+	}
+	g.t.Cleanup(func() { g.updates.Close() })
 	g.served.Go(func() {
 		if err := errors.Join(serve(), log.Close()); err != nil {
 			g.t.Errorf("log: %v", err)
@@ -149,7 +154,7 @@ func (g *gate) start(cfg Config, uid uint32, change func(*exec.Cmd)) (cmd *exec.
 			started <- err
 			return
 		}
-		cmd, ready, err = Command(binary, cfg, files, uid)
+		cmd, ready, err = Command(proxyBinary, cfg, files, uid)
 		if err != nil {
 			started <- err
 			return
@@ -313,7 +318,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	for kind, n := range counts {
 		switch {
-		case kind == "socket" && n == 3, kind == "/dev/null" && n <= 3, kind == "cgroup" && n <= 2, kind == "anon_inode" && n <= 2:
+		case kind == "socket" && n == 4, kind == "/dev/null" && n <= 3, kind == "cgroup" && n <= 2, kind == "anon_inode" && n <= 2:
 		case kind == g.files.Names.Name(), kind == "pipe" && n == 1: // standard error of go test
 		default:
 			t.Errorf("%d descriptors of %s", n, kind)
@@ -478,7 +483,7 @@ func TestStartErrors(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := Command(binary, testConfig(), Files{}, 0); err == nil || !strings.Contains(err.Error(), "missing files: TCP, DNS, Log, Names") {
+	if _, _, err := Command(proxyBinary, testConfig(), Files{}, 0); err == nil || !strings.Contains(err.Error(), "missing files: TCP, DNS, Log, Names, Updates") {
 		t.Errorf("no files: %v", err)
 	}
 }
@@ -524,7 +529,7 @@ func TestReadyGivesUp(t *testing.T) {
 
 // TestRunByHand: without the contract's descriptors it does nothing.
 func TestRunByHand(t *testing.T) {
-	out, err := exec.Command(binary).CombinedOutput()
+	out, err := exec.Command(proxyBinary).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "not by hand") {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -543,7 +548,7 @@ func BenchmarkStart(b *testing.B) {
 				b.Error(err)
 				return
 			}
-			cmd, ready, err := Command(binary, testConfig(), files, testUID())
+			cmd, ready, err := Command(proxyBinary, testConfig(), files, testUID())
 			if err != nil {
 				b.Error(err)
 				return
@@ -567,4 +572,40 @@ func BenchmarkStart(b *testing.B) {
 		}
 	})
 	<-onThreadDone
+}
+
+// TestPolicyIsReplaced: the process takes a new policy while it runs, refuses a
+// bad one and keeps the old, and ends when nobody could send another.
+func TestPolicyIsReplaced(t *testing.T) {
+	g := newGate(t)
+	cmd, _, err := g.start(testConfig(), testUID(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolves := func(name string) bool {
+		_, err := g.lookup(name)
+		return err == nil
+	}
+	if !resolves("good.test") || resolves("other.test") {
+		t.Fatal("the first policy is not in force")
+	}
+	if err := SendPolicy(g.updates, []byte("version: 1\nnetwork: {rules: [{allow: other.test}]}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if resolves("good.test") || !resolves("other.test") {
+		t.Error("the second policy is not in force")
+	}
+	if err := SendPolicy(g.updates, []byte("version: 2\n")); err == nil {
+		t.Error("a bad policy is taken")
+	}
+	if !resolves("other.test") {
+		t.Error("a bad policy has replaced the good one")
+	}
+	if err := SendPolicy(g.updates, nil); err != nil || resolves("other.test") {
+		t.Errorf("no policy does not deny everything: %v", err)
+	}
+	g.updates.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the proxy ended with %v", err)
+	}
 }

@@ -226,6 +226,16 @@ func (l *Log) Append(line []byte, decision bool) error {
 	return l.write(line)
 }
 
+// Note appends a record of the log's own process, which need not be a decision.
+func (l *Log) Note(r Record) error {
+	r.Time, r.Sandbox = time.Now().UTC(), l.sandbox
+	line, err := json.Marshal(r.bounded())
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	return l.Append(append(ascii(line), '\n'), false)
+}
+
 // checkLine refuses what would not be one line, or could steer a terminal.
 func checkLine(line []byte) error {
 	n := len(line) - 1

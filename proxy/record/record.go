@@ -37,7 +37,7 @@ const (
 type Record struct {
 	Time    time.Time `json:"time"`    // RFC 3339 with nanoseconds, UTC
 	Sandbox string    `json:"sandbox"` // ID
-	Seq     uint64    `json:"seq"`     // from 1 per process; a gap is a record that the log could not take
+	Seq     uint64    `json:"seq"`     // from 1 per proxy process; a gap is a record that the log could not take; 0 if it is not the proxy's
 	Kind    string    `json:"kind"`
 
 	Verdict  string `json:"verdict,omitempty"`  // "allow" or "deny"; of kind decision

@@ -1,10 +1,12 @@
 package sandbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -80,7 +82,30 @@ type supervisor struct {
 
 	mu      sync.Mutex
 	current Process
+	updates net.Conn // to the current process; nil if there is none
 }
+
+// setPolicy replaces the policy of the proxies to come, and of the current one. A proxy that does not take it is ended: the next one has
+// it from its start.
+func (s *supervisor) setPolicy(text []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config.PolicyYAML = text
+	if s.updates == nil {
+		return nil
+	}
+	err := s.updates.SetDeadline(time.Now().Add(updateTimeout))
+	if err == nil {
+		err = process.SendPolicy(s.updates, text)
+	}
+	if err != nil {
+		return errors.Join(err, s.current.Kill())
+	}
+	return nil
+}
+
+// updateTimeout bounds how long a proxy may take to parse a policy and to end what it denies.
+const updateTimeout = 30 * time.Second
 
 // run starts the first proxy and keeps it alive until stop. It does not wait for readiness: see wait.
 func (s *supervisor) run(ctx context.Context) {
@@ -179,7 +204,16 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 			log.G(ctx).WithError(lerr).Error("decision log")
 		}
 	}()
-	cmd, ready, err := process.Command(s.binary, s.config, files, s.uid)
+	var updates net.Conn
+	if files.Updates, updates, err = process.PolicyStream(); err != nil {
+		files.Log.Close()
+		return err
+	}
+	defer updates.Close()
+	s.mu.Lock()
+	config := s.config
+	s.mu.Unlock()
+	cmd, ready, err := process.Command(s.binary, config, files, s.uid)
 	if err != nil {
 		return err
 	}
@@ -200,6 +234,10 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 	}
 	err = ready(ctx)
 	if err == nil {
+		err = s.serving(updates, config.PolicyYAML)
+	}
+	if err == nil {
+		defer s.notServing()
 		st.Process, st.UID, st.Started = p, s.uid, time.Now()
 		s.notify(*st)
 		report(nil)
@@ -213,6 +251,24 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 		err = errors.New("proxy exited")
 	}
 	return err
+}
+
+// serving makes updates the way to the current proxy, and gives it the policy that came while it started.
+func (s *supervisor) serving(updates net.Conn, has []byte) error {
+	s.mu.Lock()
+	s.updates = updates
+	wants := s.config.PolicyYAML
+	s.mu.Unlock()
+	if bytes.Equal(has, wants) {
+		return nil
+	}
+	return s.setPolicy(wants)
+}
+
+func (s *supervisor) notServing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.updates = nil
 }
 
 // wait waits until the first proxy accepts connections, or says why it does not.

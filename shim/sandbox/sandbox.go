@@ -48,10 +48,12 @@ type Sandbox struct {
 	networkErr error
 	gate       *netns.Gate
 	uplink     *netns.Uplink
+	records    *record.Log
 	proxy      *supervisor
 
-	life sync.Mutex // held by what uses the sandbox's parts, and by Close, which takes them down
-	undo undo       // guarded by life once networked is closed
+	life  sync.Mutex // held by what uses the sandbox's parts, and by Close, which takes them down
+	undo  undo       // guarded by life once networked is closed
+	rules []byte     // text of the policy in force; guarded by life
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -76,7 +78,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	}()
 	s := &Sandbox{
 		ID: plan.state.ID, Spec: plan.state.Sandbox, CgroupsPath: plan.spec.Linux.CgroupsPath, paths: p, sources: plan.sources,
-		networked: make(chan struct{}), state: plan.state,
+		networked: make(chan struct{}), state: plan.state, rules: plan.rules,
 	}
 	if err := s.claim(); err != nil {
 		return nil, err
@@ -234,11 +236,10 @@ func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string,
 	s.undo.add("listeners", l.Close)
 	// The log outlives the sandbox, and the proxy only hands records to it. Names live as long as the sandbox; their file is opened here,
 	// since the proxy has no rights on any folder.
-	records, err := record.OpenLog(p.Log(s.ID), s.ID, record.Limits{})
-	if err != nil {
+	if s.records, err = record.OpenLog(p.Log(s.ID), s.ID, record.Limits{}); err != nil {
 		return err
 	}
-	s.undo.add("decision log", records.Close)
+	s.undo.add("decision log", s.records.Close)
 	names, err := os.OpenFile(p.names(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("names: %w", err)
@@ -253,7 +254,7 @@ func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string,
 		binary: binary,
 		config: config,
 		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Names: names},
-		log:    records,
+		log:    s.records,
 		uid:    proxyUID(s.ID),
 		start:  start,
 		stderr: complaints,

@@ -1,0 +1,85 @@
+package process
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A policy that changes is handed to the process as a message on the stream of
+// fd 9, its text behind four bytes of length, and answered by one byte.
+const (
+	updateTaken   = 'k'
+	updateRefused = 'e'
+)
+
+// PolicyStream returns a new stream: the process's end, for Files.Updates, and
+// the parent's, for SendPolicy.
+func PolicyStream() (child *os.File, parent net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("policy stream: socket pair: %w", err)
+	}
+	child = os.NewFile(uintptr(fds[0]), "policy stream")
+	own := os.NewFile(uintptr(fds[1]), "policy stream")
+	defer own.Close() // parent is a duplicate
+	if parent, err = net.FileConn(own); err != nil {
+		child.Close()
+		return nil, nil, fmt.Errorf("policy stream: %w", err)
+	}
+	return child, parent, nil
+}
+
+// SendPolicy hands the text of a new policy to the process at the other end of
+// stream, and returns once it is in force. An error means that it is not: the
+// old one is, or the process is gone.
+func SendPolicy(stream io.ReadWriter, text []byte) error {
+	if len(text) > maxConfig {
+		return fmt.Errorf("send policy: larger than %d bytes", maxConfig)
+	}
+	message := append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...)
+	if _, err := stream.Write(message); err != nil {
+		return fmt.Errorf("send policy: %w", err)
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(stream, answer[:]); err != nil {
+		return fmt.Errorf("send policy: %w", err)
+	}
+	if answer[0] != updateTaken {
+		return errors.New("send policy: the proxy does not take it")
+	}
+	return nil
+}
+
+// ReceivePolicies calls take with each text that comes, until the stream ends,
+// and answers whether it was taken. It returns nil at the end of the stream.
+func ReceivePolicies(stream io.ReadWriter, take func(text []byte) error) error {
+	var length [4]byte
+	for {
+		if _, err := io.ReadFull(stream, length[:]); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("receive policy: %w", err)
+		}
+		n := binary.BigEndian.Uint32(length[:])
+		if n > maxConfig {
+			return fmt.Errorf("receive policy: %d bytes", n)
+		}
+		text := make([]byte, n)
+		if _, err := io.ReadFull(stream, text); err != nil {
+			return fmt.Errorf("receive policy: %w", err)
+		}
+		answer := []byte{updateTaken}
+		if take(text) != nil {
+			answer[0] = updateRefused
+		}
+		if _, err := stream.Write(answer); err != nil {
+			return fmt.Errorf("receive policy: %w", err)
+		}
+	}
+}

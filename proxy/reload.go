@@ -1,0 +1,72 @@
+package proxy
+
+import (
+	"sync"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+)
+
+// SetPolicy replaces the policy; nil denies everything. What is decided from now
+// on is decided by it, and what is open and would be denied now is reset, with
+// the reason in its closing record. Budgets of rules that are still there go on
+// counting; a connection keeps the budget that it began with.
+func (s *Server) SetPolicy(p *policy.Policy) {
+	s.policy.Store(p)
+	s.live.mu.Lock()
+	open := make([]*allowed, 0, len(s.live.open))
+	for a := range s.live.open {
+		open = append(open, a)
+	}
+	s.live.mu.Unlock()
+	for _, a := range open {
+		a.changed()
+		s.review(a)
+	}
+}
+
+// allowed is a connection that was allowed and is open.
+type allowed struct {
+	question func() (q question, ok bool) // about what it is used for; not ok if for nothing right now
+	end      func(*revoked)               // resets it
+	changed  func()                       // called after each change of the policy
+}
+
+// live are the connections that a change of the policy may end.
+type live struct {
+	mu   sync.Mutex // guards open
+	open map[*allowed]struct{}
+}
+
+// revoked is the reason of a connection that a new policy denies.
+type revoked struct{ reason string }
+
+func (e *revoked) Error() string { return "the policy has changed: " + e.reason }
+
+// watch makes a change of the policy end the connection, until release is called.
+// A change that came since it was allowed ends it at once.
+func (s *Server) watch(a *allowed) (release func()) {
+	s.live.mu.Lock()
+	if s.live.open == nil {
+		s.live.open = make(map[*allowed]struct{})
+	}
+	s.live.open[a] = struct{}{}
+	s.live.mu.Unlock()
+	s.review(a)
+	return func() {
+		s.live.mu.Lock()
+		defer s.live.mu.Unlock()
+		delete(s.live.open, a)
+	}
+}
+
+// review ends what the policy denies.
+func (s *Server) review(a *allowed) {
+	q, ok := a.question()
+	if !ok {
+		return
+	}
+	q.connection, q.request = false, false // counted when it was allowed
+	if d := s.decide(q); d.Verdict != policy.Allow {
+		a.end(&revoked{d.Reason})
+	}
+}

@@ -1,0 +1,198 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/proxy/record"
+)
+
+// reload gives the lab's server another policy.
+func (l *lab) reload(text string) {
+	l.t.Helper()
+	p, err := policy.Parse("test", []byte(strings.ReplaceAll(text, "PORT", fmt.Sprint(l.port))))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.server.SetPolicy(p)
+}
+
+const (
+	bothAllowed = `version: 1
+network:
+  rules:
+    - {allow: raw.test, ports: [PORT], protocol: tcp, addresses: ["::1"]}
+    - {allow: other.test, ports: [PORT], protocol: tcp, addresses: ["::1"]}
+`
+	otherAllowed = `version: 1
+network:
+  rules:
+    - {allow: other.test, ports: [PORT], protocol: tcp, addresses: ["::1"]}
+`
+	otherElsewhere = `version: 1
+network:
+  rules:
+    - {allow: raw.test, ports: [PORT], protocol: tcp, addresses: ["::1"]}
+    - {allow: other.test, ports: [PORT], protocol: tcp, addresses: ["10.1.2.3"]}
+`
+	webAllowed = `version: 1
+network:
+  rules:
+    - {allow: web.test, ports: [PORT], protocol: http, addresses: ["::1"]}
+`
+	nothing = "version: 1\n"
+)
+
+// TestPolicyChange: what a new policy denies is reset, with the reason; what it
+// allows goes on; what it allows anew works, and what it denies does not.
+func TestPolicyChange(t *testing.T) {
+	for _, test := range []struct {
+		name, to     string
+		raw, other   bool // go on
+		newRaw       bool // a new connection works
+		closedReason string
+	}{
+		{"the same rules", bothAllowed, true, true, true, ""},
+		{"a rule is gone", otherAllowed, false, true, false, "the policy has changed: no rule allows it"},
+		{"a rule leads elsewhere", otherElsewhere, true, false, true, "the policy has changed: address ::1 is not one that the rule names"},
+		{"a rule is of another protocol", strings.Replace(otherElsewhere, "protocol: tcp, addresses: [\"::1\"]", "protocol: ssh, addresses: [\"::1\"]", 1), false, false, false, "the policy has changed: the rule allows ssh only"},
+		{"everything is gone", nothing, false, false, false, "the policy has changed: no policy allows anything"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLab(t, bothAllowed)
+			l.upstream(func(c *net.TCPConn) { io.Copy(c, c) })
+			talk := func(c *net.TCPConn) error {
+				c.SetDeadline(time.Now().Add(patience))
+				if _, err := io.WriteString(c, "x"); err != nil {
+					return err
+				}
+				_, err := io.ReadFull(c, make([]byte, 1))
+				return err
+			}
+			address := l.synthetic("raw.test")
+			raw, other := l.dial(address), l.dial(l.synthetic("other.test"))
+			for _, c := range []*net.TCPConn{raw, other} {
+				if err := talk(c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.reload(test.to)
+			if err := talk(raw); (err == nil) != test.raw {
+				t.Errorf("the first connection: %v", err)
+			}
+			if err := talk(other); (err == nil) != test.other {
+				t.Errorf("the second connection: %v", err)
+			}
+			if err := talk(l.dial(address)); (err == nil) != test.newRaw {
+				t.Errorf("a new connection: %v", err)
+			}
+			found := test.closedReason == ""
+			for _, r := range l.closes() {
+				found = found || r.Reason == test.closedReason
+			}
+			if !found {
+				t.Errorf("no closing record says %q", test.closedReason)
+			}
+		})
+	}
+}
+
+// TestPolicyChangeHTTP: a request in flight is cut, an idle connection is decided
+// anew at its next request, and no upstream of the old policy is used again.
+func TestPolicyChangeHTTP(t *testing.T) {
+	l := newLab(t, webAllowed)
+	slow := make(chan struct{})
+	l.upstream(func(c *net.TCPConn) {
+		in := bufio.NewReader(c)
+		for {
+			r, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			if r.URL.Path == "/slow" {
+				io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na")
+				<-slow
+			}
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na")
+		}
+	})
+	defer close(slow)
+	address := l.synthetic("web.test")
+	get := func(c *net.TCPConn, in *bufio.Reader, path string) (status int, err error) {
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: web.test:%d\r\n\r\n", path, l.port)
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			return 0, err
+		}
+		_, err = io.ReadAll(r.Body)
+		return r.StatusCode, err
+	}
+	idle, flying := l.dial(address), l.dial(address)
+	in := bufio.NewReader(idle)
+	if status, err := get(idle, in, "/"); status != 200 || err != nil {
+		t.Fatal(status, err)
+	}
+	cut := make(chan error, 1)
+	begun := make(chan struct{})
+	go func() {
+		fmt.Fprintf(flying, "GET /slow HTTP/1.1\r\nHost: web.test:%d\r\n\r\n", l.port)
+		r, err := http.ReadResponse(bufio.NewReader(flying), nil)
+		close(begun)
+		if err == nil {
+			_, err = io.ReadAll(r.Body)
+		}
+		cut <- err
+	}()
+	<-begun
+	l.reload(webAllowed) // the same: nothing happens to either
+	if status, err := get(idle, in, "/"); status != 200 || err != nil {
+		t.Errorf("after the same policy: %d, %v", status, err)
+	}
+	l.reload(otherAllowed)
+	if err := <-cut; err == nil {
+		t.Error("a request in flight is not cut")
+	}
+	if status, err := get(idle, in, "/"); status != 403 || err != nil {
+		t.Errorf("the next request on an idle connection: %d, %v", status, err)
+	}
+	reasons := map[string]int{}
+	l.stop()
+	for _, r := range readRecords(t, l.log) {
+		if r.Kind == record.Close || r.Verdict == "deny" {
+			reasons[r.Reason]++
+		}
+	}
+	if reasons["the policy has changed: no rule allows it"] != 1 || reasons["no rule allows it"] != 1 {
+		t.Errorf("reasons %v", reasons)
+	}
+}
+
+// TestPolicyChangeDuringDial: a connection that is being made when the policy
+// changes is decided by the new one.
+func TestPolicyChangeDuringDial(t *testing.T) {
+	l := newLab(t, bothAllowed)
+	l.upstream(func(c *net.TCPConn) { io.Copy(c, c) })
+	q := question{Request: policy.Request{Protocol: policy.TCP, Name: mustName(t, "raw.test"), Port: uint16(l.port)}}
+	ended := make(chan string, 1)
+	l.server.SetPolicy(nil) // after it was allowed, before it is watched
+	release := l.server.watch(&allowed{
+		question: func() (question, bool) { return q, true }, changed: func() {},
+		end: func(r *revoked) { ended <- r.Error() },
+	})
+	defer release()
+	select {
+	case reason := <-ended:
+		if reason != "the policy has changed: no policy allows anything" {
+			t.Errorf("ended with %q", reason)
+		}
+	default:
+		t.Error("not ended")
+	}
+}

@@ -1,0 +1,118 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/fsnotify/fsnotify"
+
+	"cofferdam.dev/cofferdam/proxy/record"
+)
+
+// settleTime is how long a policy file must be left alone before it is read: editors and configuration management write in steps.
+const settleTime = 100 * time.Millisecond
+
+// watchPolicy reloads the policy when its file changes, until the sandbox is closed. It watches the folder, since files are usually
+// replaced. The built-in policy does not change.
+func (s *Sandbox) watchPolicy() error {
+	name := s.policyFile()
+	if name == "" {
+		return nil
+	}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch policies: %w", err)
+	}
+	if err := w.Add(filepath.Dir(name)); err != nil {
+		w.Close()
+		return fmt.Errorf("watch policies: %w", err)
+	}
+	s.undo.add("policy watcher", w.Close)
+	go func() { // ends when the watcher is closed
+		settled := time.NewTimer(0)
+		defer settled.Stop()
+		for {
+			select {
+			case e, ok := <-w.Events:
+				if !ok {
+					return
+				}
+				if e.Name == name {
+					settled.Reset(settleTime)
+				}
+			case <-settled.C: // at once too: it may have changed before it was watched
+				s.Reload()
+			case err, ok := <-w.Errors:
+				if !ok {
+					return
+				}
+				log.L.WithError(err).WithField("sandbox", s.ID).Error("watch policies")
+				settled.Reset(settleTime) // events may be lost
+			}
+		}
+	}()
+	return nil
+}
+
+func (s *Sandbox) policyFile() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.Policy.Path
+}
+
+// Reload reads the policy again and puts it into force if it has changed. A policy that cannot be read or is wrong changes nothing; the
+// decision log says so, and what is wrong with it.
+func (s *Sandbox) Reload() {
+	if err := s.reload(); err != nil {
+		log.L.WithError(err).WithField("sandbox", s.ID).Error("reload policy")
+		s.note("the policy was not reloaded: " + err.Error())
+	}
+}
+
+func (s *Sandbox) reload() error {
+	release, err := s.use()
+	if err != nil {
+		return nil // it is being removed
+	}
+	defer release()
+	s.mu.Lock()
+	name := s.state.Policy.Name
+	s.mu.Unlock()
+	text, state, err := loadPolicy(s.paths, name)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(text, s.rules) {
+		return nil
+	}
+	s.rules = text
+	err = s.proxy.setPolicy(text)
+	s.update(func(st *State) { st.Policy = state })
+	if err == nil {
+		s.note("the policy was reloaded")
+	}
+	return err
+}
+
+// note adds a line of our own to the decision log.
+func (s *Sandbox) note(reason string) {
+	if err := s.records.Note(record.Record{Kind: record.Proxy, Policy: s.state.Policy.Name, Reason: reason}); err != nil {
+		log.L.WithError(err).WithField("sandbox", s.ID).Error("decision log")
+	}
+}
+
+// Watch begins to follow the policy's file.
+func (s *Sandbox) Watch(ctx context.Context) {
+	release, err := s.use()
+	if err != nil {
+		return // it is being removed
+	}
+	defer release()
+	if err := s.watchPolicy(); err != nil {
+		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("the policy is not followed")
+	}
+}
