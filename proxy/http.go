@@ -505,5 +505,5 @@ func (h *httpConn) unreachable(w http.ResponseWriter, r *http.Request, err error
 		err = errAgentGone
 	}
 	h.fail(err)
-	unreachable(host, err).write(w, r)
+	unreachable(host, cause(err)).write(w, r) // not the address that this host has
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -335,6 +336,38 @@ func TestHTTPUpstreamDown(t *testing.T) {
 		"decision allow http good.test: a rule allows it",
 		"close http good.test: up 0 down 0",
 	})
+}
+
+// TestHTTPFailuresNameNoHost: why an allowed request failed is told without the
+// addresses that the proxy itself has, and without those of its resolvers.
+func TestHTTPFailuresNameNoHost(t *testing.T) {
+	closed, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 53)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resolver := closed.LocalAddr().(*net.UDPAddr).AddrPort()
+	closed.Close()
+	l := newLab(t, `version: 1
+network:
+  rules:
+    - {allow: resets.test, ports: [PORT], protocol: http, addresses: ["::1"]}
+    - {allow: unresolved.test, ports: [PORT], protocol: http}
+`, func(cfg *Config, _ *lab) { cfg.Resolver = []netip.AddrPort{resolver} })
+	l.upstream(func(c *net.TCPConn) {
+		c.Read(make([]byte, 1))
+		abort(c)
+	})
+	for host, want := range map[string]string{
+		"resets.test":     `reason: "connection reset by peer"`,
+		"unresolved.test": `reason: "resolve: connection refused"`,
+	} {
+		conn := l.dial(l.synthetic(host))
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\n\r\n", host)
+		got, err := io.ReadAll(conn)
+		if !strings.Contains(string(got), want) {
+			t.Errorf("%s: %v, want %s in\n%s", host, err, want, got)
+		}
+	}
 }
 
 func TestStartOfHTTP(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
 )
@@ -62,7 +63,7 @@ func (s *Server) lookup(ctx context.Context, name policy.Name) ([]netip.Addr, er
 		case e.IsNotFound:
 			return answer{none: errors.New(e.Err)}, nil
 		}
-		return answer{}, errors.New(e.Err) // without the name, which the record has, and the server, which is not the agent's business
+		return answer{}, errors.New(lastPart(e.Err)) // without the name, which the record has
 	}
 	a, err := race(ctx, s.timeouts.server, s.servers, ask, func(answer) {})
 	if err = errors.Join(err, a.none); err != nil {
@@ -74,6 +75,11 @@ func (s *Server) lookup(ctx context.Context, name policy.Name) ([]netip.Addr, er
 	addrs := interleave(a.addrs)
 	return addrs[:min(len(addrs), maxAnswers)], nil
 }
+
+// lastPart is what went wrong in the text of an error without what was being done:
+// package net writes "read udp HOST:PORT->SERVER:53: read: connection refused", and
+// neither address is the agent's business.
+func lastPart(text string) string { return text[strings.LastIndex(": "+text, ": "):] }
 
 // interleave orders addresses so that the families take turns, beginning with
 // that of the first (RFC 8305, 4).
