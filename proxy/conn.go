@@ -23,6 +23,7 @@ type conn struct {
 	looked policy.Name    // behind dest, if that is a synthetic address
 	orphan bool           // dest is of the pool and stands for no name
 	peeked []byte         // read, and not sent on yet
+	hello  hello          // what the first bytes say, if they are TLS
 	via    string         // how it was asked for, if not by connecting there
 	front  front          // still to be answered, or nil
 }
@@ -85,13 +86,14 @@ func (c *conn) serve(ctx context.Context) {
 		}
 		c.grant() // what can still be denied needs the agent's words inside
 	}
-	switch protocol, hello := c.peek(timeout); protocol {
+	var protocol policy.Protocol
+	switch protocol, c.hello = c.peek(timeout); protocol {
 	case policy.HTTP:
 		c.serveHTTP(ctx, false)
 	case policy.TLS:
-		q := c.question(policy.TLS, hello.name)
-		q.problem, q.alert, q.ech = hello.problem, hello.alert, hello.ech
-		if hello.unnamed && c.looked.IsZero() && want == policy.TLS {
+		q := c.question(policy.TLS, c.hello.name)
+		q.problem, q.alert, q.ech = c.hello.problem, c.hello.alert, c.hello.ech
+		if c.hello.unnamed && c.looked.IsZero() && want == policy.TLS {
 			q.problem = "" // clients send no name to an address; a rule pins this one
 		}
 		c.tunnel(ctx, q)
@@ -170,6 +172,27 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		err = reason
 	}
 	c.close(ctx, q, at, r.up.Load(), r.down.Load(), err)
+}
+
+// speak carries an allowed connection: an ssh rule's once both sides have said
+// that they speak SSH, TLS once its names are settled, any other at once.
+func (c *conn) speak(q question, upstream *net.TCPConn, r *relay) (err error) {
+	switch q.Protocol {
+	case policy.SSH:
+		err = c.identify(upstream, r)
+	case policy.TLS:
+		err = c.greet(upstream, r)
+	}
+	switch {
+	case err == nil:
+		return r.run(c.peeked)
+	case errors.Is(err, errNotSSH), errors.Is(err, errSecondHello):
+		c.cut(q, upstream, err)
+	default:
+		abort(upstream)
+		c.reset()
+	}
+	return err
 }
 
 // abort closes a connection so that its peer sees a failure, not an orderly end.

@@ -48,8 +48,11 @@ var certificate = sync.OnceValue(func() tls.Certificate {
 })
 
 // tlsUpstream answers with the server name that it was asked for.
-func tlsUpstream(conn *net.TCPConn) {
-	server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate()}})
+func tlsUpstream(conn *net.TCPConn) { tlsUpstreamWith(conn, &tls.Config{}) }
+
+func tlsUpstreamWith(conn *net.TCPConn, cfg *tls.Config) {
+	cfg.Certificates = []tls.Certificate{certificate()}
+	server := tls.Server(conn, cfg)
 	if server.Handshake() == nil {
 		fmt.Fprintf(server, "hello from %s", server.ConnectionState().ServerName)
 		server.Close()

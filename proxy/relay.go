@@ -94,6 +94,7 @@ type relay struct {
 	buffers         *bufferPool
 	spendUp         spend // nil if the direction is not bounded
 	spendDown       spend
+	upEnded         bool // the agent's end of stream was passed on already
 	activity
 }
 
@@ -122,6 +123,9 @@ func (r *relay) run(head []byte) error {
 				end(err)
 				return
 			}
+		}
+		if r.upEnded {
+			return
 		}
 		if err := r.half(r.upstream, r.agent, &r.up, r.spendUp); err != nil {
 			end(err)

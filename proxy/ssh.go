@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
-
-	"cofferdam.dev/cofferdam/proxy/policy"
 )
 
 // Bounds of what precedes the key exchange (RFC 4253, 4.2).
@@ -162,22 +159,4 @@ func sshIdentity(b []byte, prefix string) (int, error) {
 		}
 	}
 	return 0, nil
-}
-
-// speak carries an allowed connection: an ssh rule's once both sides have said
-// that they speak SSH, any other at once.
-func (c *conn) speak(q question, upstream *net.TCPConn, r *relay) error {
-	if q.Protocol != policy.SSH {
-		return r.run(c.peeked)
-	}
-	if err := c.identify(upstream, r); err != nil {
-		if errors.Is(err, errNotSSH) {
-			q.problem, q.connection = err.Error(), false // counted
-			c.record(q, c.s.decide(q), netip.AddrPort{})
-		}
-		upstream.SetLinger(0)
-		c.reset()
-		return err
-	}
-	return r.run(c.peeked)
 }
