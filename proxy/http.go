@@ -59,8 +59,8 @@ func (e *denied) Error() string { return e.d.Reason }
 const (
 	headerTimeout    = 10 * time.Second
 	keepAlive        = 2 * time.Minute
-	maxRequestHead   = 64 << 10
-	maxResponseHead  = 256 << 10
+	maxRequestHead   = 32 << 10
+	maxResponseHead  = 64 << 10
 	maxHostsRecorded = 256 // distinct hosts of one connection
 )
 

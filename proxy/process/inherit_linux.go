@@ -22,7 +22,12 @@ const (
 	maxConfig = 96 << 20 // the longest policy is 64 MiB, and a third more in base64
 	maxFiles  = 8192
 	maxProcs  = 16384
-	maxFile   = 32 << 20 // the names file of a full pool fits
+
+	// What an agent can make the proxy hold is bounded by connections, and those by bytes of their heads, of which Go makes up to forty
+	// times as much. Beyond this the process ends and another one is started: the host does not run out of memory for one sandbox.
+	maxData       = 1 << 30
+	dataPerPolicy = 24       // bytes for each one of the policy's text, while it is parsed
+	maxFile       = 32 << 20 // the names file of a full pool fits
 )
 
 // Inherit takes over what the parent prepared. It is the first thing the child
@@ -179,6 +184,7 @@ func restrict(cfg Config) error {
 		{"fsize", unix.RLIMIT_FSIZE, maxFile},
 		{"nofile", unix.RLIMIT_NOFILE, maxFiles},
 		{"nproc", unix.RLIMIT_NPROC, maxProcs},
+		{"data", unix.RLIMIT_DATA, maxData + dataPerPolicy*uint64(len(cfg.PolicyYAML))},
 	} {
 		if err := lower(limit.resource, limit.max); err != nil {
 			return fmt.Errorf("limit %s: %w", limit.name, err)

@@ -278,7 +278,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	for name, most := range map[string]uint64{
 		"Max core file size": 0, "Max file size": maxFile,
-		"Max open files": maxFiles, "Max processes": maxProcs,
+		"Max open files": maxFiles, "Max processes": maxProcs, "Max data size": maxData + dataPerPolicy*uint64(len(testPolicy)),
 	} {
 		_, after, _ := strings.Cut(string(limits), name)
 		fields := strings.Fields(after)
