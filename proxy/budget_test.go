@@ -203,8 +203,13 @@ func TestBudgetUp(t *testing.T) {
 // TestBudgetDown: what a server sends beyond the budget does not arrive.
 func TestBudgetDown(t *testing.T) {
 	l, _ := budgetLab(t, "tcp", "{down: 600KiB}")
-	l.upstream(func(c *net.TCPConn) { c.Write(make([]byte, 2<<20)); io.Copy(io.Discard, c) })
+	l.upstream(func(c *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 1)) // else the end may come before the agent's connect(2) has returned
+		c.Write(make([]byte, 2<<20))
+		io.Copy(io.Discard, c)
+	})
 	conn := l.dial(l.synthetic("a.raw.test"))
+	conn.Write([]byte("x"))
 	var got bytes.Buffer
 	if _, err := io.Copy(&got, conn); err == nil {
 		t.Error("the connection ends in order")

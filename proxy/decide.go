@@ -62,7 +62,7 @@ func (s *Server) decide(q question) policy.Decision {
 	}
 	switch {
 	case s.cfg.Records.Stopped():
-		return deny("the record log is full")
+		return deny("the record log is full, or cannot be written")
 	case q.orphan:
 		return deny("a synthetic address that stands for no name")
 	case !q.looked.IsZero() && q.Name != q.looked:

@@ -417,7 +417,11 @@ func (s *Server) note(key string, r record.Record) {
 	switch {
 	case known:
 	case allow:
-		s.cfg.Records.Write(r)
+		if s.cfg.Records.Write(r) != nil { // the next query tries again
+			s.lookups.mu.Lock()
+			delete(s.lookups.allowed, key)
+			s.lookups.mu.Unlock()
+		}
 	default:
 		s.denials.add(r)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -657,6 +659,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, message []byte, udp bool) {
 		s := &Server{cfg: Config{Policy: p, Records: newRecords(t, t.TempDir()+"/log", record.Limits{})}}
+		s.policy.Store(p)
 		s.denials = newDenials(s.cfg.Records, time.Now)
 		var err error
 		if s.names, err = openNames(openFile(t, t.TempDir()+"/names", 2), testPool); err != nil {
@@ -691,4 +694,55 @@ func FuzzAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestLookupIsRecordedLater: an allowed name whose record the log could not take
+// is recorded with the next query.
+func TestLookupIsRecordedLater(t *testing.T) {
+	ours, theirs := net.Pipe()
+	var lines []string // of the log; written before they are acknowledged
+	failing := make(chan bool, 1)
+	failing <- true
+	go func() { // ends with the writer
+		in := bufio.NewReader(theirs)
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			fails := <-failing
+			if failing <- fails; fails {
+				io.WriteString(theirs, "e")
+				continue
+			}
+			lines = append(lines, line)
+			io.WriteString(theirs, "k")
+		}
+	}()
+	w := record.NewWriter(ours, "box-1", "test")
+	defer w.Close()
+	p, err := policy.Parse("test", []byte("version: 1\nnetwork: {rules: [{allow: good.test}]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{cfg: Config{Policy: p, Records: w}}
+	s.policy.Store(p)
+	s.denials = newDenials(w, time.Now)
+	if s.names, err = openNames(openFile(t, t.TempDir()+"/names", os.O_RDWR|os.O_APPEND), testPool); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() {
+		s.answer(buildQuery(t, "good.test.", dnsmessage.TypeA, dnsmessage.ClassINET, 0, nil), maxUDP)
+	}
+	ask()
+	<-failing
+	failing <- false
+	if err := w.Write(record.Record{Kind: record.Proxy, Reason: "well again"}); err != nil {
+		t.Fatal(err)
+	}
+	ask()
+	ask()
+	if len(lines) != 2 || !strings.Contains(lines[1], "good.test") {
+		t.Errorf("the log holds %q", lines)
+	}
 }
