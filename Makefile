@@ -42,6 +42,10 @@ bench: build ## start time and memory beside the stock runtime on the same conta
 	@hack/packages.sh test
 	$(GO) test -timeout 30m -run '^$$' -bench . -benchtime 1x ./integration
 
+.PHONY: test-long
+test-long: ## what takes too long for every change: each fuzzer for ten minutes, or FUZZTIME (make test runs their seeds only)
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=$(or $(FUZZTIME),10m)
+
 .PHONY: fuzz
 fuzz: ## run every fuzzer for FUZZTIME (default 1m) each
 	@hack/fuzz.sh $(or $(FUZZTIME),1m)
