@@ -38,8 +38,8 @@ test-integration: build ## real containers under Debian's containerd and the cur
 	$(GO) test -timeout 30m ./integration
 
 .PHONY: bench
-bench: build ## start time and memory beside the stock runtime on the same containerd, in turn (root)
-	@hack/packages.sh test
+bench: build ## in turn: start and memory beside the stock runtime, the proxy beside HAProxy, nginx and tinyproxy (root)
+	@hack/packages.sh bench
 	$(GO) test -timeout 30m -run '^$$' -bench . -benchtime 1x ./integration
 
 .PHONY: test-long

@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
 # Installs Debian packages that are missing (as root), or names them and the command that installs them.
-# Usage: packages.sh run | test
+# Usage: packages.sh run | test | bench
 set -euo pipefail
 
 # command:package, for what each use needs
 run_needs=(containerd:containerd ctr:containerd runc:runc busybox:busybox-static)
 test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc /usr/lib/cni/macvlan:containernetworking-plugins)
+bench_needs=("${test_needs[@]}" haproxy:haproxy nginx:nginx-light /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream tinyproxy:tinyproxy-bin)
 
 case "${1:-}" in
 run) needs=("${run_needs[@]}") ;;
 test) needs=("${test_needs[@]}") ;;
+bench) needs=("${bench_needs[@]}") ;;
 *)
-	echo "usage: $0 run|test" >&2
+	echo "usage: $0 run|test|bench" >&2
 	exit 2
 	;;
 esac
 
 missing=()
 for need in "${needs[@]}"; do
-	command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
+	command -v "${need%%:*}" >/dev/null || [ -f "${need%%:*}" ] || missing+=("${need#*:}")
 done
 # The busybox of an image must be static; Debian's package of that name is the dynamic one.
 if command -v busybox >/dev/null && ldd "$(command -v busybox)" >/dev/null 2>&1; then
@@ -37,4 +39,25 @@ fi
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
+
+# The peers of a benchmark are wanted as programs: their services neither start now nor with the machine.
+services=()
+for package in "${missing[@]}"; do
+	case "$package" in
+	haproxy) services+=("$package") ;;
+	nginx-light) services+=(nginx) ;;
+	esac
+done
+policy=/usr/sbin/policy-rc.d # asked by invoke-rc.d(8)
+if [ ${#services[@]} -gt 0 ] && [ ! -e "$policy" ]; then
+	trap 'rm -f "$policy"' EXIT
+	cat >"$policy" <<'EOF'
+#!/bin/sh
+[ "$1" = containerd ] || exit 101
+EOF
+	chmod 755 "$policy"
+fi
 $install -qq >/dev/null
+if [ ${#services[@]} -gt 0 ] && command -v systemctl >/dev/null; then
+	systemctl --quiet disable "${services[@]}"
+fi

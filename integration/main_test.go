@@ -28,6 +28,7 @@ const (
 	needShim  = "shim"  // our binaries
 	needImage = "image" // agentImage
 	needCNI   = "cni"   // the reference plugins
+	needLoad  = "load"  // the client of the proxy's benchmarks
 )
 
 func TestMain(m *testing.M) {
@@ -76,6 +77,7 @@ func prepare(a *lab.Artefacts) {
 		archive := filepath.Join(a.Dir, "agent.tar")
 		done(needImage, archive, makeImage(a.Dir, archive))
 	})
+	wg.Go(func() { done(needLoad, filepath.Join(a.Dir, "load"), build(a.Dir, "./integration/load")) })
 	const plugins = "/usr/lib/cni" // of Debian's containernetworking-plugins
 	_, err := os.Stat(filepath.Join(plugins, "macvlan"))
 	done(needCNI, plugins, err)
