@@ -145,7 +145,6 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 	defer upstream.Close()
 	stop := context.AfterFunc(ctx, func() { abort(upstream) })
 	defer stop()
-	upstream.SetKeepAliveConfig(keepAliveProbes)
 	c.grant()
 	r := relay{
 		agent: c.tcp, upstream: upstream, idle: c.s.timeouts.idle, total: c.s.timeouts.total,

@@ -91,8 +91,9 @@ func (s *Server) dial(ctx context.Context, q question, targets []netip.AddrPort)
 // the socket is about to connect to. Its error does not name the address.
 func (s *Server) connect(ctx context.Context, target netip.AddrPort, check func(address string) error) (*net.TCPConn, error) {
 	dialer := net.Dialer{
-		Timeout:        s.timeouts.attempt,
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error { return check(address) },
+		Timeout:         s.timeouts.attempt,
+		KeepAliveConfig: keepAliveProbes,
+		ControlContext:  func(_ context.Context, _, address string, _ syscall.RawConn) error { return check(address) },
 	}
 	dialer.SetMultipathTCP(false)
 	conn, err := dialer.DialContext(ctx, "tcp", target.String())

@@ -463,7 +463,6 @@ func (h *httpConn) dialUpstream(ctx context.Context, _, address string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	conn.SetKeepAliveConfig(keepAliveProbes)
 	counted := &countedConn{
 		TCPConn: conn, moved: &h.moved, failed: h.upstreamFailed,
 		spendUp: h.s.budgets.up(d.Budget), spendDown: h.s.budgets.down(d.Budget),
