@@ -16,8 +16,15 @@ import (
 // holds every failure.
 func race[W, T any](ctx context.Context, stagger time.Duration, ways []W, try func(context.Context, W) (T, error), discard func(T)) (T, error) {
 	var none T
-	if len(ways) == 0 {
+	switch len(ways) {
+	case 0:
 		return none, errors.New("no address")
+	case 1: // nobody to race against
+		reached, err := try(ctx, ways[0])
+		if err != nil {
+			return none, joined([]error{err})
+		}
+		return reached, nil
 	}
 	type result struct {
 		reached T
