@@ -116,27 +116,23 @@ func (r *relay) run(head []byte) error {
 		})
 	}
 	stop := r.watch(r.idle, r.total, end)
-	var both sync.WaitGroup
-	both.Go(func() {
-		if len(head) > 0 {
-			if err := r.send(r.upstream, head, &r.up, r.spendUp); err != nil {
-				end(err)
-				return
-			}
-		}
-		if r.upEnded {
-			return
-		}
-		if err := r.half(r.upstream, r.agent, &r.up, r.spendUp); err != nil {
-			end(err)
-		}
-	})
-	both.Go(func() {
+	var down sync.WaitGroup // a goroutine less: an idle connection is mostly stacks
+	down.Go(func() {
 		if err := r.half(r.agent, r.upstream, &r.down, r.spendDown); err != nil {
 			end(err)
 		}
 	})
-	both.Wait()
+	err := error(nil)
+	if len(head) > 0 {
+		err = r.send(r.upstream, head, &r.up, r.spendUp)
+	}
+	if err == nil && !r.upEnded {
+		err = r.half(r.upstream, r.agent, &r.up, r.spendUp)
+	}
+	if err != nil {
+		end(err)
+	}
+	down.Wait()
 	stop() // and with it the last one who could end it
 	return failure
 }
