@@ -62,6 +62,11 @@ const (
 	maxRequestHead   = 32 << 10
 	maxResponseHead  = 64 << 10
 	maxHostsRecorded = 256 // distinct hosts of one connection
+
+	// flushInterval bounds how long bytes of an answer of known length wait for
+	// more, so that a short one is one write. Those of other answers, event
+	// streams among them, never wait (see ReverseProxy).
+	flushInterval = 2 * time.Millisecond
 )
 
 // serveHTTP serves the requests of the connection until it ends.
@@ -82,7 +87,7 @@ func (c *conn) serveHTTP(ctx context.Context, forward bool) {
 			h.switched.Store(r.StatusCode == http.StatusSwitchingProtocols)
 			return nil
 		},
-		FlushInterval: -1,
+		FlushInterval: flushInterval,
 		ErrorHandler:  h.unreachable,
 		ErrorLog:      quiet,
 		BufferPool:    &c.s.buffers,
