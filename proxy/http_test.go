@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -323,6 +324,36 @@ func TestWebSocket(t *testing.T) {
 		"decision allow http good.test: a rule allows it",
 		"close http good.test",
 	})
+}
+
+// TestHTTPSlowAnswer: what is there of an answer is passed on, though its length
+// says that more is to come.
+func TestHTTPSlowAnswer(t *testing.T) {
+	l := newLab(t, httpPolicy)
+	arrived := make(chan struct{})
+	l.upstream(func(c *net.TCPConn) {
+		http.ReadRequest(bufio.NewReader(c))
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na")
+		select {
+		case <-arrived:
+			io.WriteString(c, "b")
+		case <-time.After(patience):
+		}
+	})
+	conn := l.dial(l.synthetic("good.test"))
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: good.test\r\n\r\n")
+	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 2)
+	if _, err := io.ReadFull(r.Body, got[:1]); err != nil {
+		t.Fatal("the first byte:", err)
+	}
+	close(arrived)
+	if _, err := io.ReadFull(r.Body, got[1:]); err != nil || string(got) != "ab" {
+		t.Errorf("got %q, %v", got, err)
+	}
 }
 
 func TestHTTPUpstreamDown(t *testing.T) {
