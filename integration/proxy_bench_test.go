@@ -100,7 +100,7 @@ func BenchmarkProxyFirstByte(b *testing.B) {
 }
 
 // idleConnections are open at once in BenchmarkProxyIdle.
-const idleConnections = 1000
+const idleConnections = 2000
 
 // BenchmarkProxyIdle reports what an idle connection costs in the memory of the proxy's processes, in KiB of proportional set size; the
 // kernel's sockets are not in it. Connections that carry TCP come first, then others that carried a request of HTTP.

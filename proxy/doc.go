@@ -51,7 +51,7 @@
 //
 // # Caps
 //
-// One agent has one proxy, so what it uses up is its own: 1024 connections
+// One agent has one proxy, so what it uses up is its own: 2048 connections
 // (further ones wait in the kernel's queue, where UDP queries do not), 64
 // of them for DNS, 128 names or addresses that are being resolved or dialled
 // (further ones wait 10 s and are refused), 65536 names with an address. That a

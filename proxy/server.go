@@ -60,7 +60,7 @@ type Config struct {
 	// Proxy is the HTTP proxy that carries what is allowed; nil: none does.
 	Proxy *upstream.Proxy
 
-	// MaxConns bounds the connections that are open at once, 1024 if zero.
+	// MaxConns bounds the connections that are open at once, 2048 if zero.
 	// Further ones wait in the listener's queue.
 	MaxConns int
 }
@@ -124,7 +124,7 @@ func New(cfg Config) (*Server, error) {
 	case cfg.MaxConns < 0:
 		return nil, fmt.Errorf("new proxy: MaxConns is %d", cfg.MaxConns)
 	case cfg.MaxConns == 0:
-		cfg.MaxConns = 1024
+		cfg.MaxConns = 2048
 	}
 	names, err := openNames(cfg.Names, cfg.Pool)
 	if err != nil {
