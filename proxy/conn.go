@@ -63,13 +63,20 @@ func (s *Server) serveConn(ctx context.Context, tcp *net.TCPConn) {
 // agent sends, where that can say more.
 func (c *conn) serve(ctx context.Context) {
 	d := c.s.decide(c.question(policy.Unknown, policy.Name{}))
-	want := d.Expects
-	switch want {
+	switch d.Expects {
 	case policy.TCP, policy.SSH:
 		// The server may speak first, and the bytes have no name to compare.
-		c.tunnel(ctx, c.question(want, policy.Name{}))
-		return
+		c.tunnel(ctx, c.question(d.Expects, policy.Name{}))
+	default:
+		c.servePeeked(ctx, d)
 	}
+}
+
+// servePeeked serves a connection whose first bytes say more: d is the decision
+// without them. It is apart from serve for the size of its frame, which would keep
+// the stack of every idle tunnel twice as large.
+func (c *conn) servePeeked(ctx context.Context, d policy.Decision) {
+	want := d.Expects
 	timeout := c.s.timeouts.peek
 	hopeless := want == policy.Unknown && (!c.looked.IsZero() || c.orphan || !c.s.policy.Load().Mentions(c.dest.Port()))
 	if hopeless {
