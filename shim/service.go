@@ -194,6 +194,9 @@ func startChild(cmd *exec.Cmd) (<-chan error, error) {
 	return exited, nil
 }
 
+// quietTime is how long after a container's start this process begins to follow its policy, which it reads again then, and to tidy up.
+const quietTime = 500 * time.Millisecond
+
 // Start starts the container, or a process that Exec added.
 func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.StartResponse, error) {
 	c, err := s.get(r.ID)
@@ -215,12 +218,13 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 	}
 	c.started.Store(true)
 	c.sandbox.Started()
-	go c.sandbox.Watch(context.WithoutCancel(ctx)) // ends on its own
-	s.collect.Do(func() {
-		go func() { // ends on its own
+	// What can wait leaves the processors to the agent's first steps; a container that has ended by then needs none of it.
+	time.AfterFunc(quietTime, func() {
+		c.sandbox.Watch(context.WithoutCancel(ctx))
+		s.collect.Do(func() {
 			settle()
 			s.collectGarbage(context.WithoutCancel(ctx))
-		}()
+		})
 	})
 	return resp, nil
 }
