@@ -10,12 +10,12 @@ import (
 )
 
 func TestDescribeSaysWhoAsked(t *testing.T) {
-	s := &specs.Spec{Process: &specs.Process{Cwd: "/", Args: []string{"claude", "-p"}}}
-	if sb, err := spec.Describe(s, "default:web-1"); err != nil || sb.Agent != "claude" {
+	s := &specs.Spec{Process: &specs.Process{Cwd: "/", Args: []string{"coder", "-p"}}}
+	if sb, err := spec.Describe(s, "default:web-1"); err != nil || sb.Agent != "coder" {
 		t.Errorf("got %+v, %v: want the command", sb, err)
 	}
-	s.Annotations = map[string]string{"io.kubernetes.cri.image-name": "ghcr.io/x/agent:1", spec.AnnotationPolicy: "team-a"}
-	if sb, err := spec.Describe(s, "default:web-1"); err != nil || sb.Agent != "ghcr.io/x/agent:1" || sb.Network.Policy != "team-a" {
+	s.Annotations = map[string]string{"io.kubernetes.cri.image-name": "images.test/x/agent:1", spec.AnnotationPolicy: "team-a"}
+	if sb, err := spec.Describe(s, "default:web-1"); err != nil || sb.Agent != "images.test/x/agent:1" || sb.Network.Policy != "team-a" {
 		t.Errorf("got %+v, %v: want the image, and the policy", sb, err)
 	}
 	for _, id := range []string{"", ".", "..", "a/b", "-a", "a b", "a\n"} {
@@ -56,7 +56,7 @@ func TestDescribeFindsTheWorkspace(t *testing.T) {
 		{name: "of two binds at one place the last", cwd: "/", mounts: []specs.Mount{bind("/workspace", "/a"), bind("/workspace", "/b")}, want: grant("/workspace", "/b", spec.Write)},
 		{name: "a relative source is refused", cwd: "/", mounts: []specs.Mount{bind("/workspace", "a")}, refused: true},
 	} {
-		s := &specs.Spec{Process: &specs.Process{Cwd: tt.cwd, Args: []string{"claude"}}, Mounts: tt.mounts}
+		s := &specs.Spec{Process: &specs.Process{Cwd: tt.cwd, Args: []string{"coder"}}, Mounts: tt.mounts}
 		if tt.annotation != "" {
 			s.Annotations = map[string]string{spec.AnnotationWorkspace: tt.annotation}
 		}
@@ -68,7 +68,7 @@ func TestDescribeFindsTheWorkspace(t *testing.T) {
 		if diff := cmp.Diff(tt.want, sb.Files); diff != "" && !tt.refused {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
-		if err == nil && (sb.Agent != "claude" || sb.Network.Mode != spec.Proxied || sb.Limits != spec.Limits{}) {
+		if err == nil && (sb.Agent != "coder" || sb.Network.Mode != spec.Proxied || sb.Limits != spec.Limits{}) {
 			t.Errorf("%s: %+v", tt.name, sb)
 		}
 	}
