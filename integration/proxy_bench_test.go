@@ -368,9 +368,12 @@ func startCofferdam(b *testing.B) (box *os.File, pid int) {
 	must(err)
 	served := make(chan error, 1)
 	go func() { served <- serve() }() // ends with the proxy
+	updates, policies, err := process.PolicyStream()
+	must(err)
+	b.Cleanup(func() { policies.Close() })
 	cmd, ready, err := process.Command(filepath.Join(a.Paths[needShim], "cofferdam-proxy"),
 		process.Config{Sandbox: id, Policy: "bench", PolicyYAML: []byte(benchPolicy)},
-		process.Files{TCP: listeners.TCP, DNS: listeners.DNS, Log: end, Names: names}, 1_900_000_000)
+		process.Files{TCP: listeners.TCP, DNS: listeners.DNS, Log: end, Names: names, Updates: updates}, 1_900_000_000)
 	must(err)
 	cmd.Stderr = os.Stderr
 	started, exited := make(chan error, 1), make(chan error, 1)
