@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -364,11 +365,11 @@ func startCofferdam(b *testing.B) (box *os.File, pid int) {
 	names, err := os.OpenFile(filepath.Join(dir, "names"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	must(err)
 	defer names.Close()
-	end, serve, err := records.Pair()
+	end, stream, err := process.Stream()
 	must(err)
 	served := make(chan error, 1)
-	go func() { served <- serve() }() // ends with the proxy
-	updates, policies, err := process.PolicyStream()
+	go func() { served <- errors.Join(records.Serve(stream), stream.Close()) }() // ends with the proxy
+	updates, policies, err := process.Stream()
 	must(err)
 	b.Cleanup(func() { policies.Close() })
 	cmd, ready, err := process.Command(filepath.Join(a.Paths[needShim], "cofferdam-proxy"),

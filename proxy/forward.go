@@ -41,13 +41,8 @@ func (c *conn) serveForward(ctx context.Context) {
 // inside the tunnel, by a TLS alert or an HTTP answer. Bytes that the client sends
 // behind the head without waiting are the first ones of the tunnel.
 func (c *conn) serveConnect(ctx context.Context) {
-	var head []byte
 	c.tcp.SetReadDeadline(time.Now().Add(c.s.timeouts.peek))
-	err := c.take(func(b []byte) (n int, err error) {
-		n, err = headEnd(b)
-		head = bytes.Clone(b[:n])
-		return n, err
-	})
+	head, err := c.take(headEnd)
 	c.tcp.SetReadDeadline(time.Time{})
 	var r connectRequest
 	if err == nil {

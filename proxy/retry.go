@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"time"
-
-	"cofferdam.dev/cofferdam/proxy/policy"
 )
 
 const (
@@ -40,12 +37,8 @@ func (c *conn) greet(upstream *net.TCPConn, r *relay) error {
 	deadline := time.Now().Add(c.s.timeouts.identify)
 	c.tcp.SetDeadline(deadline)
 	upstream.SetDeadline(deadline)
-	var first []byte
-	if err := c.take(func(b []byte) (n int, err error) {
-		n, err = firstMessage(b)
-		first = bytes.Clone(b[:n])
-		return n, err
-	}); err != nil {
+	first, err := c.take(firstMessage)
+	if err != nil {
 		return fmt.Errorf("TLS hello: %w", err)
 	}
 	if err := r.send(upstream, first, &r.up, r.spendUp); err != nil {
@@ -187,14 +180,11 @@ func asksAgain(b []byte) ternary {
 func (c *conn) secondHello(upstream *net.TCPConn, r *relay) error {
 	errHello := errors.New("a hello")
 	for {
-		var record []byte
-		err := c.take(func(b []byte) (n int, err error) {
+		record, err := c.take(func(b []byte) (int, error) {
 			if b[0] == recordTypeHandshake {
 				return 0, errHello
 			}
-			n, err = recordLength(b)
-			record = bytes.Clone(b[:n])
-			return n, err
+			return recordLength(b)
 		})
 		if errors.Is(err, errHello) {
 			break
@@ -216,12 +206,7 @@ func (c *conn) secondHello(upstream *net.TCPConn, r *relay) error {
 // cut ends a connection whose agent breaks the rule's protocol: with a denial of
 // its own, made like any other.
 func (c *conn) cut(q question, upstream *net.TCPConn, problem error) {
-	q.problem, q.connection = problem.Error(), false // counted
-	c.record(q, c.s.decide(q), netip.AddrPort{})
 	abort(upstream)
-	if q.Protocol == policy.TLS {
-		c.alert(alertIllegalParameter)
-		return
-	}
-	c.reset()
+	q.problem, q.alert, q.connection = problem.Error(), alertIllegalParameter, false // counted
+	c.deny(q, c.s.decide(q))
 }

@@ -27,33 +27,34 @@ func (c *conn) peek(timeout time.Duration) (policy.Protocol, hello) {
 	return p.peek()
 }
 
-// take reads on until parse finds the end of what it looks for, and removes that
-// from c.peeked. parse gets all that was read so far and returns the length of
+// take reads on until parse finds the end of what it looks for, and moves that
+// from c.peeked to the caller. parse gets all that was read so far and returns the length of
 // what it found, or 0 if it needs more. The caller sets the deadline.
-func (c *conn) take(parse func([]byte) (int, error)) error {
+func (c *conn) take(parse func([]byte) (int, error)) ([]byte, error) {
 	buf := make([]byte, 4096)
 	for {
 		if len(c.peeked) > 0 {
 			n, err := parse(c.peeked)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if n > 0 {
+				taken := c.peeked[:n:n]
 				c.peeked = c.peeked[n:]
-				return nil
+				return taken, nil
 			}
 		}
 		if len(c.peeked) > maxPeek {
-			return fmt.Errorf("longer than %d bytes", maxPeek)
+			return nil, fmt.Errorf("longer than %d bytes", maxPeek)
 		}
 		n, err := c.tcp.Read(buf)
 		if c.peeked = append(c.peeked, buf[:n]...); n > 0 {
 			continue
 		}
 		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
-			return errors.New("incomplete when the time was up")
+			return nil, errors.New("incomplete when the time was up")
 		}
-		return errors.New("incomplete")
+		return nil, errors.New("incomplete")
 	}
 }
 

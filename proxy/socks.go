@@ -49,11 +49,11 @@ func (c *conn) serveSOCKS(ctx context.Context) {
 func (c *conn) readSOCKS() (t target, err error) {
 	c.tcp.SetDeadline(time.Now().Add(c.s.timeouts.peek))
 	defer c.tcp.SetDeadline(time.Time{})
-	if err := c.take(socksGreeting); err != nil {
+	if _, err := c.take(socksGreeting); err != nil {
 		return target{}, err
 	}
 	c.tcp.Write([]byte{5, 0}) // no authentication
-	err = c.take(func(b []byte) (n int, err error) {
+	_, err = c.take(func(b []byte) (n int, err error) {
 		t, n, err = socksRequest(b)
 		return n, err
 	})

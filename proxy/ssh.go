@@ -70,12 +70,7 @@ func (c *conn) identify(upstream *net.TCPConn, r *relay) error {
 // agentIdentity reads the agent's identification line and takes it from
 // c.peeked.
 func (c *conn) agentIdentity() ([]byte, error) {
-	var line []byte
-	err := c.take(func(b []byte) (n int, err error) {
-		n, err = sshIdentity(b, "SSH-2.0-")
-		line = bytes.Clone(b[:n])
-		return n, err
-	})
+	line, err := c.take(func(b []byte) (int, error) { return sshIdentity(b, "SSH-2.0-") })
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNotSSH, err)
 	}

@@ -123,16 +123,16 @@ func (g *gate) withLog() (Files, error) {
 		return Files{}, err
 	}
 	files := g.files
-	var serve func() error
-	if files.Log, serve, err = log.Pair(); err != nil {
+	var records net.Conn
+	if files.Log, records, err = Stream(); err != nil {
 		return Files{}, err
 	}
-	if files.Updates, g.updates, err = PolicyStream(); err != nil {
+	if files.Updates, g.updates, err = Stream(); err != nil {
 		return Files{}, err
 	}
 	g.t.Cleanup(func() { g.updates.Close() })
 	g.served.Go(func() {
-		if err := errors.Join(serve(), log.Close()); err != nil {
+		if err := errors.Join(log.Serve(records), records.Close(), log.Close()); err != nil {
 			g.t.Errorf("log: %v", err)
 		}
 	})

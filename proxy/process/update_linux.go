@@ -18,19 +18,20 @@ const (
 	updateRefused = 'e'
 )
 
-// PolicyStream returns a new stream: the process's end, for Files.Updates, and
-// the parent's, for SendPolicy.
-func PolicyStream() (child *os.File, parent net.Conn, err error) {
+// Stream returns a new stream between a process, whose end is for Files.Log or
+// Files.Updates, and its parent, whose end is for record.Log or SendPolicy. The
+// parent's ends when all copies of the process's are closed.
+func Stream() (child *os.File, parent net.Conn, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("policy stream: socket pair: %w", err)
+		return nil, nil, fmt.Errorf("stream: socket pair: %w", err)
 	}
-	child = os.NewFile(uintptr(fds[0]), "policy stream")
-	own := os.NewFile(uintptr(fds[1]), "policy stream")
+	child = os.NewFile(uintptr(fds[0]), "stream")
+	own := os.NewFile(uintptr(fds[1]), "stream")
 	defer own.Close() // parent is a duplicate
 	if parent, err = net.FileConn(own); err != nil {
 		child.Close()
-		return nil, nil, fmt.Errorf("policy stream: %w", err)
+		return nil, nil, fmt.Errorf("stream: %w", err)
 	}
 	return child, parent, nil
 }

@@ -193,19 +193,19 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 	}
 	defer func() { report(err) }()
 	files := s.files
-	var serve func() error
-	if files.Log, serve, err = s.log.Pair(); err != nil {
+	var records net.Conn
+	if files.Log, records, err = process.Stream(); err != nil {
 		return err
 	}
 	served := make(chan error, 1)
-	go func() { served <- serve() }() // ends when the proxy is gone
+	go func() { served <- errors.Join(s.log.Serve(records), records.Close()) }() // ends when the proxy is gone
 	defer func() {
 		if lerr := <-served; lerr != nil {
 			log.G(ctx).WithError(lerr).Error("decision log")
 		}
 	}()
 	var updates net.Conn
-	if files.Updates, updates, err = process.PolicyStream(); err != nil {
+	if files.Updates, updates, err = process.Stream(); err != nil {
 		files.Log.Close()
 		return err
 	}

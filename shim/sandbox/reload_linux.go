@@ -100,7 +100,10 @@ func (s *Sandbox) reload() error {
 
 // note adds a line of our own to the decision log.
 func (s *Sandbox) note(reason string) {
-	if err := s.records.Note(record.Record{Kind: record.Proxy, Policy: s.state.Policy.Name, Reason: reason}); err != nil {
+	s.mu.Lock()
+	policy := s.state.Policy.Name
+	s.mu.Unlock()
+	if err := s.records.Note(record.Record{Kind: record.Proxy, Policy: policy, Reason: reason}); err != nil {
 		log.L.WithError(err).WithField("sandbox", s.ID).Error("decision log")
 	}
 }
