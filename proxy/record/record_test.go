@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -404,3 +405,34 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestDeadWriter: what a writer sent before it was killed is in the log, though
+// nobody takes the answers.
+func TestDeadWriter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := OpenLog(path, "box-1", Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	// Line by line, so that each is answered.
+	in, out := io.Pipe()
+	go func() { // ends with the three lines
+		for range 3 {
+			io.WriteString(out, "d{}\n")
+		}
+		out.Close()
+	}()
+	err = l.Serve(struct {
+		io.Reader
+		io.Writer
+	}{in, deaf{}})
+	if data, _ := os.ReadFile(path); err != nil || string(data) != "{}\n{}\n{}\n" {
+		t.Errorf("the log is %q, %v", data, err)
+	}
+}
+
+// deaf is the end of a stream whose other end is closed.
+type deaf struct{}
+
+func (deaf) Write([]byte) (int, error) { return 0, syscall.EPIPE }

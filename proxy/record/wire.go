@@ -49,13 +49,13 @@ func (l *Log) Serve(stream io.ReadWriter) error {
 				failed = err
 			}
 		}
-		if err := out.WriteByte(ack); err != nil {
-			return errors.Join(failed, err)
+		// A writer that was killed has nobody to answer, but what it sent before is still to be appended.
+		err = out.WriteByte(ack)
+		if err == nil && in.Buffered() == 0 { // nobody is waiting behind this one
+			err = out.Flush()
 		}
-		if in.Buffered() == 0 { // nobody is waiting behind this one
-			if err := out.Flush(); err != nil {
-				return errors.Join(failed, err)
-			}
+		if err != nil && !errors.Is(err, syscall.EPIPE) {
+			return errors.Join(failed, err)
 		}
 	}
 }
