@@ -208,7 +208,7 @@ func TestForward(t *testing.T) {
 			[]string{"200 good.test:PORT", "403 CONNECT that is not the first request of its connection, and no rule names this address"},
 			[]string{"decision allow http good.test" + allow, fmt.Sprintf(to, "CONNECT that is not the first request of its connection"), "close http good.test"},
 		},
-		{"two lengths", "POST http://good.test:PORT/ HTTP/1.1$Host: good.test$Content-Length: 1$Content-Length: 2$$ab", []string{"400 400 Bad Request"}, []string{fmt.Sprintf(to, "malformed HTTP request")}},
+		{"two lengths", "POST http://good.test:PORT/ HTTP/1.1$Host: good.test$Content-Length: 1$Content-Length: 2$$ab", []string{"400 malformed HTTP request: two Content-Length fields, and no rule names this address"}, []string{fmt.Sprintf(to, "malformed HTTP request: two Content-Length fields")}},
 		{"HTTP/2", "PRI * HTTP/2.0$$SM$$", []string{"403 HTTP/2 without TLS, and no rule names this address"}, []string{fmt.Sprintf(to, "HTTP/2 without TLS")}},
 		{"no HTTP", "\x05\x01\x00", nil, []string{"decision deny tcp 10.200.0.1: no HTTP request to the HTTP proxy, and no rule names this address"}},
 	} {

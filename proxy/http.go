@@ -4,14 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log"
 	"net"
-	"net/http"
-	"net/http/httputil"
 	"net/netip"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,32 +17,37 @@ import (
 // decided by the host that it names. A denied one is answered and ends the
 // connection.
 //
-// Requests are parsed and written anew, so that the upstream sees one reading of
-// them, whatever the agent sent: one Host, one framing. An absolute request
-// target overrides the Host header, as RFC 9112, 3.2.2 demands.
+// One goroutine carries a request from its head to the end of its answer, and the
+// next one after that. A second one runs only while a body is sent that was not
+// all there with its head (http_exchange.go), or while an upstream takes its time
+// (http_lull.go).
 type httpConn struct {
 	*conn
-	forward bool // a proxy's port: the target of each request says where to, the connection does not
-	proxy   *httputil.ReverseProxy
+	forward bool        // a proxy's port: the target of each request says where to, the connection does not
 	stopped func() bool // the server has
-	stale   atomic.Bool // the policy has changed since the transport was made
+	stale   atomic.Bool // the policy has changed since anything was allowed
 
-	transport *http.Transport // of the request that is being served
-	moved     activity        // bytes to and from upstreams
+	agent   stream
+	lull    lull
+	moved   activity // bytes to and from upstreams
+	unwatch func()
+	began   time.Time
+	asked   asked // the last request's host, which is likely the next one's
 
-	switched atomic.Bool // to a protocol without answers: only a reset tells of a failure
-
-	// The server calls ServeHTTP for one request at a time, but dials in
-	// goroutines of its transport.
-	mu       sync.Mutex // guards the rest
 	allowed  map[target]bool
 	resolved map[target][]netip.AddrPort // for the first dial after a decision
 	last     question                    // the last one that was allowed
-	serving  *question                   // the one that is being answered; nil: none
-	upstream netip.AddrPort
-	conns    []*countedConn // to upstreams, open or not
-	recorded bool           // a decision
-	failure  error          // the first one that was not an orderly end
+	at       netip.AddrPort              // the last upstream
+	idle     []*httpUpstream             // the last one that was used at the end
+	recorded bool                        // a decision
+
+	mu      sync.Mutex // guards the rest
+	serving question
+	busy    bool  // with serving
+	failure error // the first one that was not an orderly end
+	ended   bool  // by the proxy: nothing may be opened any more
+	current *httpUpstream
+	undial  context.CancelFunc // ends a dial; nil if there is none
 }
 
 // denied is the error of a request whose upstream turned out to be denied.
@@ -57,99 +56,73 @@ type denied struct{ d policy.Decision }
 func (e *denied) Error() string { return e.d.Reason }
 
 const (
-	headerTimeout    = 10 * time.Second
+	headerTimeout    = 10 * time.Second // for the rest of a head that has begun
 	keepAlive        = 2 * time.Minute
-	maxRequestHead   = 32 << 10
+	maxRequestHead   = bufferSize
 	maxResponseHead  = 64 << 10
 	maxHostsRecorded = 256 // distinct hosts of one connection
-
-	// flushInterval bounds how long bytes of an answer of known length wait for
-	// more, so that a short one is one write. Those of other answers, event
-	// streams among them, never wait (see ReverseProxy).
-	flushInterval = 2 * time.Millisecond
+	maxIdleUpstreams = 2   // of one connection
 )
 
 // serveHTTP serves the requests of the connection until it ends.
 func (c *conn) serveHTTP(ctx context.Context, forward bool) {
 	h := &httpConn{
-		conn:     c,
-		forward:  forward,
+		conn: c, forward: forward, began: time.Now(),
 		stopped:  func() bool { return ctx.Err() != nil },
+		agent:    stream{buffers: &c.s.buffers, side: forAgent},
 		allowed:  make(map[target]bool),
 		resolved: make(map[target][]netip.AddrPort),
 	}
-	h.transport = h.newTransport()
-	quiet := log.New(io.Discard, "", 0) // what is worth knowing is recorded
-	h.proxy = &httputil.ReverseProxy{
-		Rewrite:   h.rewrite,
-		Transport: h.transport,
-		ModifyResponse: func(r *http.Response) error {
-			h.switched.Store(r.StatusCode == http.StatusSwitchingProtocols)
-			return nil
-		},
-		FlushInterval: flushInterval,
-		ErrorHandler:  h.unreachable,
-		ErrorLog:      quiet,
-		BufferPool:    &c.s.buffers,
+	h.agent.lull = &h.lull
+	h.lull.agent, h.lull.gone = c.tcp, func(error) { h.end(errAgentGone) }
+	if err := h.agent.open(c.tcp); err != nil {
+		return
 	}
-	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       keepAlive,
-		MaxHeaderBytes:    maxRequestHead,
-		Protocols:         http1(),
-		ErrorLog:          quiet,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+	h.agent.buf = c.s.buffers.Get()
+	h.agent.w = copy(h.agent.buf, c.peeked)
+	c.peeked = nil
+	h.unwatch = h.moved.watch(c.s.timeouts.idle, c.s.timeouts.total, h.end)
+	release := c.s.watch(&allowed{question: h.now, end: func(r *revoked) { h.end(r) }, changed: func() { h.stale.Store(true) }})
+	stop := context.AfterFunc(ctx, func() { h.end(net.ErrClosed) })
+	for h.serveNext(ctx) {
 	}
-	one := &oneListener{addr: c.tcp.LocalAddr(), done: make(chan struct{})}
-	one.conn = &closingConn{peekedConn: &peekedConn{TCPConn: c.tcp, peeked: c.peeked}, done: one.done}
-	stop := h.moved.watch(c.s.timeouts.idle, c.s.timeouts.total, func(reason error) {
-		h.fail(reason)
-		c.reset()
-	})
-	release := c.s.watch(&allowed{question: h.current, end: h.revoke, changed: func() { h.stale.Store(true) }})
-	server.Serve(one) // returns when the connection is closed, hijacked or not
-	release()
 	stop()
-	h.transport.CloseIdleConnections()
+	release()
+	h.unwatch()
+	h.lull.stop()
+	h.agent.release()
+	h.drop()
 	h.finish(ctx)
 }
 
-func (h *httpConn) newTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:            h.dialUpstream,
-		DisableCompression:     true,
-		MaxIdleConns:           2,
-		IdleConnTimeout:        keepAlive,
-		MaxResponseHeaderBytes: maxResponseHead,
-		Protocols:              http1(),
-	}
-}
-
-// current is the request that is being answered, if there is one.
-func (h *httpConn) current() (question, bool) {
+// now is the request that is being answered, if there is one.
+func (h *httpConn) now() (question, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.serving == nil {
-		return question{}, false
-	}
-	return *h.serving, true
+	return h.serving, h.busy
 }
 
-// revoke ends the connection because a new policy denies what it is used for.
-func (h *httpConn) revoke(reason *revoked) {
+// end ends the connection, and what is open to upstreams, for a reason that did
+// not come from them.
+func (h *httpConn) end(reason error) {
 	h.fail(reason)
+	h.mu.Lock()
+	h.ended = true
+	current, undial := h.current, h.undial
+	h.mu.Unlock()
 	h.reset()
+	if current != nil {
+		abort(current.tcp)
+	}
+	if undial != nil {
+		undial()
+	}
 }
 
 // renew forgets what an earlier policy has allowed: upstreams that are connected,
 // of which the new one may name others, and the hosts that have a record.
 func (h *httpConn) renew() {
-	h.transport.CloseIdleConnections()
-	h.transport = h.newTransport()
-	h.proxy.Transport = h.transport
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.drop()
 	clear(h.allowed)
 	clear(h.resolved)
 }
@@ -174,215 +147,101 @@ func (h *httpConn) fail(err error) {
 	}
 }
 
-// upstreamFailed notes what ended the connection to an upstream.
-func (h *httpConn) upstreamFailed(err error) {
-	h.fail(err)
-	if h.switched.Load() && !errors.Is(err, net.ErrClosed) {
-		h.reset()
-	}
-}
-
-// crossed returns the budget that was crossed, if one was.
-func (h *httpConn) crossed() (*overBudget, bool) {
+// hasEnded reports whether end was called.
+func (h *httpConn) hasEnded() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return errors.AsType[*overBudget](h.failure)
-}
-
-func http1() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
+	return h.ended
 }
 
 // finish writes the closing record of what was allowed, or the denial of a
 // connection that never sent a request that could be read.
 func (h *httpConn) finish(ctx context.Context) {
 	h.mu.Lock()
-	conns := h.conns
+	failure := h.failure
 	h.mu.Unlock()
-	for _, upstream := range conns {
-		upstream.settle()
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	switch {
 	case !h.recorded:
 		q := h.question(policy.HTTP, policy.Name{})
 		q.problem = "malformed HTTP request"
 		h.record(q, h.s.decide(q), netip.AddrPort{})
 	case h.last.Protocol == policy.HTTP: // something was allowed
-		if h.failure == nil && h.stopped() {
-			h.failure = net.ErrClosed
+		if failure == nil && h.stopped() {
+			failure = net.ErrClosed
 		}
-		h.close(ctx, h.last, h.upstream, h.moved.up.Load(), h.moved.down.Load(), h.failure)
+		h.close(ctx, h.last, h.at, h.moved.up.Load(), h.moved.down.Load(), failure)
 	}
 }
 
-// ServeHTTP decides about one request and passes it on.
-func (h *httpConn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h.stale.Swap(false) {
-		h.renew()
-	}
-	q, host := h.ask(r)
-	q.request, q.connection = true, !h.knows(target{q.Name, q.Addr, q.Port})
-	if d := h.authorizeRequest(r.Context(), q); d.Verdict != policy.Allow {
-		h.forbidden(q, host, d).write(w, r)
-		return
-	}
-	// An answer that breaks off must not look like one that is whole: HTTP/1.0
-	// knows its end only by the end of the connection.
-	defer func() {
-		if e := recover(); e != nil {
-			if r.Context().Err() != nil {
-				h.fail(errAgentGone)
-			}
-			h.fail(errBrokenOff)
-			h.reset()
-			panic(e)
-		}
-	}()
-	h.nowServing(&q)
-	defer h.nowServing(nil)
-	if h.stale.Load() { // since it was allowed
-		if d := h.again(q); d.Verdict != policy.Allow {
-			h.record(q, d, netip.AddrPort{})
-			h.forbidden(q, host, d).write(w, r)
-			return
-		}
-	}
-	h.proxy.ServeHTTP(w, r)
-}
-
-func (h *httpConn) nowServing(q *question) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.serving = q
-}
-
-// again decides about a request that was counted before.
-func (h *httpConn) again(q question) policy.Decision {
-	q.connection, q.request = false, false
-	return h.s.decide(q)
-}
-
-// ask makes the question of a request, and what to call its host to the agent.
-func (h *httpConn) ask(r *http.Request) (q question, host string) {
-	t, problem := h.target(r)
-	q = h.about(t)
-	if q.problem = problem; problem != "" {
-		return q, strconv.QuoteToASCII(r.Host[:min(len(r.Host), 255)])
-	}
-	if t.name.IsZero() && !h.forward && (t.addr != h.dest.Addr() || !h.looked.IsZero()) {
-		// A bare address for a host must be the one that was dialled, which the
-		// name behind a synthetic address is not.
-		q.problem = "the Host header has another address than the connection"
-	}
-	return q, t.String()
-}
-
-// about makes the question of a target; of the zero target it is about the
-// connection.
-func (h *httpConn) about(t target) question {
-	q := h.question(policy.HTTP, t.name)
-	if h.forward && t != (target{}) {
-		q.Addr, q.Port = t.addr, t.port
-	}
-	return q
-}
-
-// target reads where a request wants to go, or says what is wrong with it.
-func (h *httpConn) target(r *http.Request) (t target, problem string) {
-	switch u := r.URL; {
-	case r.ProtoMajor != 1: // net/http lets the preface of HTTP/2 through
-		return t, "HTTP/2 without TLS"
-	case r.Method == http.MethodConnect && h.forward:
-		return t, "CONNECT that is not the first request of its connection"
-	case r.Method == http.MethodConnect:
-		return t, "CONNECT is not needed here: connect to the host itself"
-	case u.Scheme == "https" && h.forward:
-		return t, "a request target that is https: ask for a tunnel with CONNECT"
-	case u.Scheme != "" && u.Scheme != "http", u.Opaque != "":
-		return t, "a request target that is not http"
-	case u.User != nil:
-		return t, "a request target with a user"
-	case u.Host == "" && h.forward:
-		return t, "a request target without a host, to a proxy"
-	case r.Host == "":
-		return t, "an HTTP request without Host"
-	}
-	if p := upgrade(r.Header); p != "" {
-		return t, p
-	}
-	host, port, err := splitHostPort(r.Host)
+// serveNext serves one request, and reports whether the next one may follow.
+func (h *httpConn) serveNext(ctx context.Context) bool {
+	n, err := h.awaitHead()
 	if err != nil {
-		return t, "Host header: " + err.Error()
+		return h.hopeless(err)
 	}
-	if port != 0 && port != h.port(port) {
-		return t, "the Host header has another port than the connection"
+	x := exchanges.Get().(*httpExchange)
+	defer exchanges.Put(x)
+	x.h, x.length = h, n
+	defer x.clear()
+	if err := x.request.parseRequest(h.agent.unread()[:n]); err != nil {
+		return h.hopeless(err)
 	}
-	name, addr, err := parseHost(host)
-	if err != nil {
-		return t, "Host header: " + err.Error()
-	}
-	return target{name, addr, h.port(port)}, ""
+	return x.serve(ctx)
 }
 
-// port is where a request goes that says the given port, or zero.
-func (h *httpConn) port(said uint16) uint16 {
-	switch {
-	case !h.forward:
-		return h.dest.Port()
-	case said == 0:
-		return 80
-	default:
-		return said
-	}
-}
-
-// upgrade says what is wrong with a request to change the protocol: after it the
-// bytes are not seen any more, and HTTP/2 would carry requests for other hosts.
-func upgrade(header http.Header) string {
-	values := header.Values("Upgrade")
-	if len(values) == 0 || len(values) == 1 && strings.EqualFold(values[0], "websocket") {
-		return ""
-	}
-	return "a change of protocol to other than websocket"
-}
-
-// splitHostPort splits the value of a Host header strictly (RFC 9110, 7.2). port
-// is 0 if there is none.
-func splitHostPort(s string) (host string, port uint16, err error) {
-	host = s
-	if rest, ok := strings.CutPrefix(s, "["); ok {
-		inside, after, ok := strings.Cut(rest, "]")
-		addr, err := netip.ParseAddr(inside)
-		if !ok || err != nil || !addr.Is6() {
-			return "", 0, errors.New("malformed address")
+// awaitHead waits for a head and returns its length. It has as long as keepAlive to
+// begin, and headerTimeout to end then.
+func (h *httpConn) awaitHead() (n int, err error) {
+	line, late := 0, false
+	for {
+		if n, err = headLength(h.agent.unread(), &line); n > 0 || err != nil {
+			break
 		}
-		if after == "" {
-			return inside, 0, nil
+		if !late && len(h.agent.unread()) > 0 {
+			late = true
+			h.agent.lull = nil
+			h.tcp.SetReadDeadline(time.Now().Add(headerTimeout))
 		}
-		if host, s = inside, after; s[0] != ':' {
-			return "", 0, errors.New("malformed address")
+		if err = h.agent.fill(maxRequestHead); err != nil {
+			break
 		}
-	} else if i := strings.IndexByte(s, ':'); i >= 0 {
-		host, s = s[:i], s[i:]
-	} else {
-		return host, 0, nil
 	}
-	n, err := strconv.ParseUint(s[1:], 10, 16)
-	if err != nil || n == 0 || strconv.FormatUint(n, 10) != s[1:] {
-		return "", 0, errors.New("malformed port")
+	if late {
+		h.agent.lull = &h.lull
+		h.tcp.SetReadDeadline(time.Time{})
 	}
-	return host, uint16(n), nil
+	if errors.Is(err, io.EOF) && len(h.agent.unread()) > 0 {
+		err = malformed("it ends within its head")
+	}
+	return n, err
 }
 
-// knows reports whether a request for the target was allowed before.
-func (h *httpConn) knows(t target) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.allowed[t]
+// hopeless ends a connection whose next request cannot be read. It returns false.
+func (h *httpConn) hopeless(err error) bool {
+	q := h.question(policy.HTTP, policy.Name{})
+	host := target{q.Name, q.Addr, q.Port}.String()
+	if errors.Is(err, errHTTP2) {
+		q.problem = err.Error()
+		d := h.s.decide(q)
+		h.record(q, d, netip.AddrPort{})
+		h.recorded = true
+		h.lastWords(deniedBy(q, host, d).response(""))
+	} else if fault, ok := errors.AsType[malformed](err); ok {
+		h.lastWords(h.malformed(q, host, fault).response(""))
+	}
+	return false // else nothing was asked
+}
+
+// malformed denies a request that could not be read, like any other that nobody
+// could decide about.
+func (h *httpConn) malformed(q question, host string, fault error) refusal {
+	q.problem, q.connection, q.request = "malformed HTTP request: "+fault.Error(), false, false
+	d := h.s.decide(q)
+	h.record(q, d, netip.AddrPort{})
+	h.recorded = true
+	r := deniedBy(q, host, d)
+	r.Error = isMalformed
+	return r
 }
 
 // authorizeRequest decides about a request. The first for a host is resolved and
@@ -397,12 +256,12 @@ func (h *httpConn) authorizeRequest(ctx context.Context, q question) policy.Deci
 		}
 		return d
 	}
+	ctx, done := h.dialling(ctx)
+	defer done()
 	d, targets, _ := h.s.authorize(ctx, q) // what failed to resolve fails to be dialled
 	if err := h.record(q, d, first(targets)); err != nil {
 		d = policy.Decision{Reason: err.Error()}
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.recorded = true
 	if d.Verdict == policy.Allow {
 		if len(h.allowed) < maxHostsRecorded {
@@ -417,66 +276,18 @@ func (h *httpConn) authorizeRequest(ctx context.Context, q question) policy.Deci
 	return d
 }
 
-// rewrite addresses a request that was allowed. Only hop-by-hop fields are
-// dropped: what ReverseProxy takes away for its own use comes back.
-func (h *httpConn) rewrite(p *httputil.ProxyRequest) {
-	host, port, _ := splitHostPort(p.In.Host)
-	if name, err := policy.ParseWireName(host); err == nil {
-		host = name.String()
-	}
-	p.Out.URL.Scheme = "http"
-	p.Out.URL.Host = net.JoinHostPort(host, strconv.Itoa(int(h.port(port))))
-	p.Out.URL.RawQuery = p.In.URL.RawQuery
-	p.Out.URL.ForceQuery = p.In.URL.ForceQuery
-	if port != 0 {
-		p.Out.Host = net.JoinHostPort(host, strconv.Itoa(int(port)))
-	} else if p.Out.Host = host; strings.Contains(host, ":") {
-		p.Out.Host = "[" + host + "]"
-	}
-	for _, field := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-		if values, ok := p.In.Header[field]; ok {
-			p.Out.Header[field] = values
-		}
-	}
+// again decides about a request that was counted before.
+func (h *httpConn) again(q question) policy.Decision {
+	q.connection, q.request = false, false
+	return h.s.decide(q)
 }
 
-// dialUpstream connects the transport to the host that rewrite wrote. It decides
-// by that text alone, whatever request it is for; dial does so again.
-func (h *httpConn) dialUpstream(ctx context.Context, _, address string) (net.Conn, error) {
-	t, err := parseTarget(address)
-	if err != nil {
-		return nil, err
-	}
-	q := h.about(t)
-	h.mu.Lock()
-	targets := h.resolved[target{q.Name, q.Addr, q.Port}]
-	delete(h.resolved, target{q.Name, q.Addr, q.Port})
-	h.mu.Unlock()
-	var d policy.Decision
-	if len(targets) == 0 {
-		q.connection = true
-		if d, targets, err = h.s.authorize(ctx, q); err != nil {
-			return nil, err
-		}
-	} else {
-		d = h.s.decide(q) // for its budget; the connection is counted
-	}
-	if d.Verdict != policy.Allow {
-		return nil, &denied{d}
-	}
-	conn, err := h.s.dial(ctx, q, targets)
-	if err != nil {
-		return nil, err
-	}
-	counted := &countedConn{
-		TCPConn: conn, moved: &h.moved, failed: h.upstreamFailed,
-		spendUp: h.s.budgets.up(d.Budget), spendDown: h.s.budgets.down(d.Budget),
-	}
+// nowServing says what the connection is used for. A change of the policy that
+// denies it ends it.
+func (h *httpConn) nowServing(q question, busy bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.upstream = addrPortOf(conn.RemoteAddr())
-	h.conns = append(slices.DeleteFunc(h.conns, (*countedConn).settled), counted)
-	return counted, nil
+	h.serving, h.busy = q, busy
 }
 
 // forbidden is the refusal of a request. Where a budget denied it, and waiting
@@ -487,27 +298,4 @@ func (h *httpConn) forbidden(q question, host string, d policy.Decision) refusal
 		r.wait = h.s.budgets.wait(d.Budget, q.connection, q.request)
 	}
 	return r
-}
-
-// unreachable answers a request whose upstream could not be reached, or turned
-// out to be denied after all.
-func (h *httpConn) unreachable(w http.ResponseWriter, r *http.Request, err error) {
-	q, host := h.ask(r)
-	if e, ok := errors.AsType[*denied](err); ok {
-		q.connection = true
-		h.record(q, e.d, netip.AddrPort{})
-		h.forbidden(q, host, e.d).write(w, r)
-		return
-	}
-	if over, ok := h.crossed(); ok {
-		refused := deniedBy(q, host, policy.Decision{Reason: over.Error(), Rule: over.rule})
-		refused.wait = over.wait
-		refused.write(w, r)
-		return
-	}
-	if r.Context().Err() != nil {
-		err = errAgentGone
-	}
-	h.fail(err)
-	unreachable(host, cause(err)).write(w, r) // not the address that this host has
 }

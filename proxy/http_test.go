@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/netip"
 	"strings"
 	"sync"
@@ -203,26 +202,26 @@ func TestHTTP(t *testing.T) {
 		{
 			"two Hosts", "good.test", "GET / HTTP/1.1$Host: good.test$Host: evil.test$$",
 			[]int{400},
-			"",
-			[]string{dns, "decision deny http good.test: malformed HTTP request"},
+			"reason: malformed HTTP request: two Host fields",
+			[]string{dns, "decision deny http good.test: malformed HTTP request: two Host fields"},
 		},
 		{
 			"space before colon", "good.test", "GET / HTTP/1.1$Host : good.test$$",
 			[]int{400},
-			"",
-			[]string{dns, "decision deny http good.test: malformed HTTP request"},
+			"reason: malformed HTTP request: the name of a field",
+			[]string{dns, "decision deny http good.test: malformed HTTP request: the name of a field"},
 		},
 		{
 			"two lengths", "good.test", "POST / HTTP/1.1$Host: good.test$Content-Length: 1$Content-Length: 2$$ab",
 			[]int{400},
-			"",
-			[]string{dns, "decision deny http good.test: malformed HTTP request"},
+			"reason: malformed HTTP request: two Content-Length fields",
+			[]string{dns, "decision deny http good.test: malformed HTTP request: two Content-Length fields"},
 		},
 		{
 			"unknown coding", "good.test", "POST / HTTP/1.1$Host: good.test$Transfer-Encoding: chunKed, x$$",
-			[]int{501},
-			"",
-			[]string{dns, "decision deny http good.test: malformed HTTP request"},
+			[]int{400},
+			"reason: malformed HTTP request: a Transfer-Encoding other than chunked",
+			[]string{dns, "decision deny http good.test: malformed HTTP request: a Transfer-Encoding other than chunked"},
 		},
 		{
 			"HTTP/2 by prior knowledge", "good.test", "PRI * HTTP/2.0$$SM$$",
@@ -245,8 +244,8 @@ func TestHTTP(t *testing.T) {
 		{
 			"NUL in Host", "good.test", "GET / HTTP/1.1$Host: good.test\x00.evil.test$$",
 			[]int{400},
-			"",
-			[]string{dns, "decision deny http good.test: malformed HTTP request"},
+			"reason: malformed HTTP request: the value of a field",
+			[]string{dns, "decision deny http good.test: malformed HTTP request: the value of a field"},
 		},
 		{
 			"a name that ends in a number", "", "GET / HTTP/1.1$Host: 127.1$$",
@@ -280,20 +279,21 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// TestHTTPKeepsRequests: nothing is added or taken but hop-by-hop fields, and
-// conflicting framing is resolved before it leaves (H3).
+// TestHTTPKeepsRequests: nothing is added, changed or taken but what is of the hop,
+// and the framing is written anew.
 func TestHTTPKeepsRequests(t *testing.T) {
 	l := newLab(t, httpPolicy)
 	sink := &webSink{}
 	l.upstream(sink.serve)
-	text := "POST //a/%2e%2e/b?x=1;y=2&z=%zz HTTP/1.1\r\nHost: good.test\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=x\r\n" +
-		"Keep-Alive: 1\r\nAccept: a\r\nAccept: b\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n4;ext=1\r\nbody\r\n0\r\n\r\n"
+	text := "POST //a/%2e%2e/b?x=1;y=2&z=%zz HTTP/1.1\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=x\r\n" +
+		"Keep-Alive: 1\r\naccept: a\r\nConnection: keep-alive, X-Mine\r\nHost: GOOD.test.\r\nAccept:\t b \r\nx-mine: 1\r\n" +
+		"Transfer-Encoding: CHUNKED\r\n\r\n2;ext=1\r\nbo\r\n002\r\ndy\r\n00\r\nX-End:  1\r\n\r\n"
 	statuses, bodies := exchange(t, l.dial(l.synthetic("good.test")), text, 1)
 	if len(statuses) != 1 || statuses[0] != 200 || bodies[0] != "good.testbody" {
 		t.Fatalf("got %v %q", statuses, bodies)
 	}
 	want := "POST //a/%2e%2e/b?x=1;y=2&z=%zz HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n" +
-		"Accept: a\r\nAccept: b\r\nForwarded: for=x\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+		"X-Forwarded-For: 1.2.3.4\r\nForwarded: for=x\r\naccept: a\r\nAccept: b\r\n\r\n4\r\nbody\r\n0\r\nX-End: 1\r\n\r\n"
 	if diff := cmp.Diff(want, sink.saw()); diff != "" {
 		t.Errorf("the upstream saw (-want +got):\n%s", diff)
 	}
@@ -444,10 +444,3 @@ func TestSplitHostPort(t *testing.T) {
 }
 
 func bufioReader(s string) *bufio.Reader { return bufio.NewReader(strings.NewReader(s)) }
-
-// rewritten is the request that leaves, as ReverseProxy asks for it.
-func rewritten(h *httpConn, r *http.Request) *http.Request {
-	out := r.Clone(r.Context())
-	h.rewrite(&httputil.ProxyRequest{In: r, Out: out})
-	return out
-}

@@ -121,38 +121,25 @@ func (r refusal) body(accept string) (contentType string, body []byte) {
 	return "text/plain; charset=utf-8", b.Bytes()
 }
 
-// write answers a request. The connection ends with it, so that what follows in
-// its buffer is not taken for a request.
-func (r refusal) write(w http.ResponseWriter, request *http.Request) {
-	contentType, body := r.body(strings.Join(request.Header.Values("Accept"), ","))
-	r.setHeader(w.Header(), contentType)
-	w.WriteHeader(r.status())
-	_, _ = w.Write(body) // who is gone is not told
-}
+// response is the answer as it goes over the wire.
+func (r refusal) response(accept string) []byte { return r.wire(1, accept, true) }
 
-// response is the answer as it goes over the wire, for a request that net/http
-// did not read.
-func (r refusal) response(accept string) []byte {
+// wire is the answer in HTTP/1 of a minor version; to a HEAD without its body. The
+// connection ends with it.
+func (r refusal) wire(minor byte, accept string, withBody bool) []byte {
 	contentType, body := r.body(accept)
-	header := http.Header{"Content-Length": {strconv.Itoa(len(body))}}
-	r.setHeader(header, contentType)
 	status := r.status()
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
-	_ = header.Write(&b) // into memory
-	b.WriteString("\r\n")
-	b.Write(body)
-	return b.Bytes()
-}
-
-func (r refusal) setHeader(header http.Header, contentType string) {
+	fmt.Fprintf(&b, "HTTP/1.%d %d %s\r\n", minor, status, http.StatusText(status))
 	if r.wait > 0 {
-		header.Set("Retry-After", retryAfter(r.wait))
+		fmt.Fprintf(&b, "Retry-After: %s\r\n", retryAfter(r.wait))
 	}
-	header.Set("Content-Type", contentType)
-	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Cache-Control", "no-store")
-	header.Set("Connection", "close")
+	fmt.Fprintf(&b, "Content-Type: %s\r\nContent-Length: %d\r\n", contentType, len(body))
+	b.WriteString("X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n")
+	if withBody {
+		b.Write(body)
+	}
+	return b.Bytes()
 }
 
 // prefersJSON reads an Accept field (RFC 9110, 12.5.1). A client gets JSON if it

@@ -65,3 +65,11 @@ func (c *conn) lastWords(b []byte) {
 	c.tcp.CloseWrite()
 	io.CopyN(io.Discard, c.tcp, 64<<10)
 }
+
+// leave ends a connection in order: what the agent still sends does not make it
+// miss the end of what it was sent.
+func (c *conn) leave() {
+	c.tcp.SetReadDeadline(time.Now().Add(c.s.timeouts.refuse))
+	c.tcp.CloseWrite()
+	_, _ = io.Copy(io.Discard, c.tcp) // until the agent closes too
+}

@@ -107,24 +107,3 @@ func startOfHTTP(b []byte) ternary {
 	}
 	return undecided
 }
-
-// peekedConn is a connection whose first bytes were read already. It stays half
-// closable.
-type peekedConn struct {
-	*net.TCPConn
-	peeked []byte // not read again yet
-}
-
-func (p *peekedConn) Read(b []byte) (int, error) {
-	if len(p.peeked) > 0 {
-		n := copy(b, p.peeked)
-		p.peeked = p.peeked[n:]
-		return n, nil
-	}
-	return p.TCPConn.Read(b)
-}
-
-// WriteTo hides the method of TCPConn, which would leave out the first bytes.
-func (p *peekedConn) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{p})
-}
