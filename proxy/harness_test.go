@@ -33,7 +33,7 @@ const literal = "127.9.9.9" // an address that is not of the pool
 
 // lab is a proxy with its log and, where a test asks, an upstream.
 type lab struct {
-	t        *testing.T
+	t        testing.TB
 	server   *Server
 	port     int // of the proxy, hence of every destination, and of the upstream
 	dns      string
@@ -49,7 +49,7 @@ type lab struct {
 type labOption func(*Config, *lab)
 
 // newLab starts a proxy. PORT in the policy stands for the port.
-func newLab(t *testing.T, policyText string, options ...labOption) *lab {
+func newLab(t testing.TB, policyText string, options ...labOption) *lab {
 	t.Helper()
 	tcp, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "0.0.0.0:0")
 	if err != nil {
@@ -111,7 +111,7 @@ func newLab(t *testing.T, policyText string, options ...labOption) *lab {
 	return l
 }
 
-func openFile(t *testing.T, path string, flags int) *os.File {
+func openFile(t testing.TB, path string, flags int) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_CREATE|flags, 0o600)
 	if err != nil {
@@ -121,7 +121,7 @@ func openFile(t *testing.T, path string, flags int) *os.File {
 	return f
 }
 
-func newRecords(t *testing.T, path string, limits record.Limits) *record.Writer {
+func newRecords(t testing.TB, path string, limits record.Limits) *record.Writer {
 	t.Helper()
 	log, err := record.OpenLog(path, "box-1", limits)
 	if err != nil {
@@ -173,7 +173,7 @@ func (l *lab) records() []string {
 	return lines
 }
 
-func readRecords(t *testing.T, path string) []record.Record {
+func readRecords(t testing.TB, path string) []record.Record {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -314,7 +314,7 @@ func (l *lab) refused(address string) bool {
 }
 
 // ended reports whether the connection ends without a byte.
-func ended(t *testing.T, conn net.Conn) bool {
+func ended(t testing.TB, conn net.Conn) bool {
 	t.Helper()
 	n, err := conn.Read(make([]byte, 1))
 	if e, ok := err.(net.Error); ok && e.Timeout() {

@@ -255,6 +255,7 @@ func (x *httpExchange) answer(u *httpUpstream) (more, good bool) {
 	x.upload.stop(x.h, u)
 	good = good && !x.unsent && !x.upload.broken && len(u.unread()) == 0
 	if !more {
+		x.h.lull.settle()
 		x.h.leave()
 	}
 	return more, good
@@ -374,6 +375,7 @@ func (x *httpExchange) breaks(err error) {
 // refuse answers the request itself. The connection ends with it, so that what
 // follows is not taken for a request. It returns false.
 func (x *httpExchange) refuse(r refusal) bool {
+	x.h.lull.settle()
 	x.h.lastWords(r.wire(x.minor, string(x.request.accept), !x.isHead))
 	return false
 }

@@ -48,6 +48,8 @@ type head struct {
 	trailers bool   // TE says that they are welcome
 
 	hosts, lengths, codings int
+
+	trick malformed // of a request; answers have reasons for the same
 }
 
 // field is one line of a head.
@@ -225,6 +227,8 @@ func (h *head) parseRequest(b []byte) error {
 		return malformed("no Host field")
 	case h.lengths > 1:
 		return malformed("two Content-Length fields")
+	case h.trick != "":
+		return h.trick
 	}
 	return nil
 }
@@ -319,7 +323,15 @@ func parseField(line []byte) (f field, err error) {
 	return f, nil
 }
 
-func trimSpace(b []byte) []byte { return bytes.Trim(b, " \t") }
+func trimSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
 
 // heed notes what a field says.
 func (h *head) heed(f field) error {
@@ -341,9 +353,9 @@ func (h *head) heed(f field) error {
 			return malformed("a Transfer-Encoding other than chunked")
 		}
 	case disguised:
-		return malformed("a field whose name some read as one that frames")
+		h.trick = "a field whose name some read as one that frames"
 	case isConnection:
-		return h.heedOptions(f.value)
+		h.heedOptions(f.value)
 	case isUpgrade:
 		if h.upgrades++; h.upgrades == 1 {
 			h.upgrade = f.value
@@ -352,6 +364,12 @@ func (h *head) heed(f field) error {
 		h.expects = h.expects || isFold(f.value, "100-continue")
 	case isAccept:
 		h.accept = append(append(h.accept, ','), f.value...)
+	case isTrailer:
+		for name := range bytes.SplitSeq(f.value, []byte(",")) {
+			if kindOf(trimSpace(name)) != endToEnd {
+				h.trick = "Trailer names a field that it must not"
+			}
+		}
 	case isTE:
 		for item := range bytes.SplitSeq(f.value, []byte(",")) {
 			h.trailers = h.trailers || isFold(trimSpace(item), "trailers")
@@ -360,9 +378,10 @@ func (h *head) heed(f field) error {
 	return nil
 }
 
-// heedOptions reads a Connection field (RFC 9110, 7.6.1). It must not name what
-// frames or addresses a message: whoever obeys would read another one.
-func (h *head) heedOptions(value []byte) error {
+// heedOptions reads a Connection field (RFC 9110, 7.6.1). A request must not name
+// what frames or addresses it: whoever obeys would read another one. Answers that
+// name Transfer-Encoding are common.
+func (h *head) heedOptions(value []byte) {
 	for option := range bytes.SplitSeq(value, []byte(",")) {
 		switch option = trimSpace(option); {
 		case len(option) == 0:
@@ -375,12 +394,11 @@ func (h *head) heedOptions(value []byte) error {
 		default:
 			switch kindOf(option) {
 			case isHost, isLength, isCoding, disguised:
-				return malformed("Connection names a field that it must not")
+				h.trick = "Connection names a field that it must not"
 			}
 			h.options = append(h.options, option)
 		}
 	}
-	return nil
 }
 
 // parseLength reads digits alone, no more than an int64 holds.

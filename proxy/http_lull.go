@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"net"
 	"os"
 	"sync"
@@ -127,7 +126,7 @@ func (l *lull) watch(done chan struct{}) {
 	waitErr := raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		_, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		return err != nil && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
+		return err != nil && err != syscall.EAGAIN && err != syscall.EINTR
 	})
 	if waitErr == nil {
 		l.gone(os.NewSyscallError("read", err))

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -24,9 +23,12 @@ type stream struct {
 	failed error // what follows it
 
 	try  func(fd uintptr) bool // attempt
+	look func(fd uintptr)      // glance
 	n    int                   // what attempt has read
 	err  error
 	held bool // the lull was told
+
+	first [1]byte // for glance
 }
 
 // account is what the bytes of an upstream are counted by, and taken of.
@@ -44,7 +46,7 @@ func (s *stream) open(tcp *net.TCPConn) error {
 		return err
 	}
 	s.tcp, s.raw = tcp, raw
-	s.try = s.attempt
+	s.try, s.look = s.attempt, s.glance // once: each is an allocation
 	return nil
 }
 
@@ -128,9 +130,9 @@ func (s *stream) attempt(fd uintptr) bool {
 	for {
 		n, err := syscall.Read(int(fd), s.buf[s.w:])
 		switch {
-		case errors.Is(err, syscall.EINTR):
+		case err == syscall.EINTR:
 			continue
-		case errors.Is(err, syscall.EAGAIN):
+		case err == syscall.EAGAIN:
 			if s.r == s.w {
 				s.release()
 			}
@@ -148,28 +150,30 @@ func (s *stream) attempt(fd uintptr) bool {
 	}
 }
 
-// quiet reports whether the other side neither has sent anything nor closed: an
-// upstream that has, between two requests, cannot be asked another one.
+// quiet reports whether the other side neither has sent anything nor closed. An
+// upstream that has, between two requests, is not to be asked another one: what it
+// has sent is no answer to that. Whatever is there is read, and lost.
 func (s *stream) quiet() bool {
-	_, err := s.peek()
-	return len(s.unread()) == 0 && s.failed == nil && errors.Is(err, syscall.EAGAIN)
+	if len(s.unread()) > 0 || s.failed != nil {
+		return false
+	}
+	s.err = nil
+	return s.raw.Control(s.look) == nil && s.err == syscall.EAGAIN
 }
+
+// glance reads a byte, if there is one.
+func (s *stream) glance(fd uintptr) { _, s.err = syscall.Read(int(fd), s.first[:]) }
 
 // alive reports whether more can come from the other side.
 func (s *stream) alive() bool {
-	n, err := s.peek()
-	return n > 0 || errors.Is(err, syscall.EAGAIN)
-}
-
-// peek looks at what can be read at once.
-func (s *stream) peek() (n int, err error) {
-	if e := s.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	}); e != nil {
-		return 0, e
+	var n int
+	var err error
+	if s.raw.Control(func(fd uintptr) {
+		n, _, err = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	}) != nil {
+		return false
 	}
-	return n, err
+	return n > 0 || err == syscall.EAGAIN
 }
 
 // write writes what the budget has room for, and returns an error if that is not
