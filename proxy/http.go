@@ -56,8 +56,6 @@ type denied struct{ d policy.Decision }
 func (e *denied) Error() string { return e.d.Reason }
 
 const (
-	headerTimeout    = 10 * time.Second // for the rest of a head that has begun
-	keepAlive        = 2 * time.Minute
 	maxRequestHead   = bufferSize
 	maxResponseHead  = 64 << 10
 	maxHostsRecorded = 256 // distinct hosts of one connection
@@ -74,7 +72,7 @@ func (c *conn) serveHTTP(ctx context.Context, forward bool) {
 		resolved: make(map[target][]netip.AddrPort),
 	}
 	h.agent.lull = &h.lull
-	h.lull.agent, h.lull.gone = c.tcp, func(error) { h.end(errAgentGone) }
+	h.lull.agent, h.lull.keep, h.lull.gone = c.tcp, c.s.timeouts.keep, func() { h.end(errAgentGone) }
 	if err := h.agent.open(c.tcp); err != nil {
 		return
 	}
@@ -189,8 +187,8 @@ func (h *httpConn) serveNext(ctx context.Context) bool {
 	return x.serve(ctx)
 }
 
-// awaitHead waits for a head and returns its length. It has as long as keepAlive to
-// begin, and headerTimeout to end then.
+// awaitHead waits for a head and returns its length. Both that it begins and that it
+// ends then has its time.
 func (h *httpConn) awaitHead() (n int, err error) {
 	line, late := 0, false
 	for {
@@ -200,7 +198,7 @@ func (h *httpConn) awaitHead() (n int, err error) {
 		if !late && len(h.agent.unread()) > 0 {
 			late = true
 			h.agent.lull = nil
-			h.tcp.SetReadDeadline(time.Now().Add(headerTimeout))
+			h.tcp.SetReadDeadline(time.Now().Add(h.s.timeouts.head))
 		}
 		if err = h.agent.fill(maxRequestHead); err != nil {
 			break

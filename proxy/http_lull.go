@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -21,12 +20,12 @@ const (
 // goroutine. Most waits are over by then, and cost a flag.
 const lullAfter = 50 * time.Millisecond
 
-// lull does what long waits need. Between requests that is an end: after
-// keepAlive. While an upstream is waited for it is to notice that the agent has
+// lull does what long waits need. Between requests that is an end. While an upstream is waited for it is to notice that the agent has
 // gone, which nobody reads from then.
 type lull struct {
 	agent *net.TCPConn
-	gone  func(error) // called once the agent is, at most once per watch
+	keep  time.Duration // between requests
+	gone  func()        // called once the agent is, at most once per watch
 
 	mu      sync.Mutex // guards the rest
 	waits   waiting
@@ -87,7 +86,7 @@ func (l *lull) fire() {
 		return
 	case l.waits == forAgent:
 		l.ends = true
-		l.agent.SetReadDeadline(l.since.Add(keepAlive))
+		l.agent.SetReadDeadline(l.since.Add(l.keep))
 	case l.lent:
 		l.timer.Reset(lullAfter)
 		return
@@ -129,7 +128,7 @@ func (l *lull) watch(done chan struct{}) {
 		return err != nil && err != syscall.EAGAIN && err != syscall.EINTR
 	})
 	if waitErr == nil {
-		l.gone(os.NewSyscallError("read", err))
+		l.gone()
 	}
 }
 

@@ -100,6 +100,8 @@ type timeouts struct {
 	idle     time.Duration // without a byte in either direction
 	total    time.Duration // of one connection, however busy
 	dns      time.Duration // for the next query of a stream
+	keep     time.Duration // for the next HTTP request
+	head     time.Duration // for the rest of the head of one
 }
 
 // maxSplices keeps the pipes of one proxy well below the 64 that the kernel
@@ -150,6 +152,7 @@ func New(cfg Config) (*Server, error) {
 			dial: 30 * time.Second, attempt: 10 * time.Second, stagger: 250 * time.Millisecond,
 			resolve: 10 * time.Second, server: time.Second, pending: 10 * time.Second,
 			idle: time.Hour, total: 24 * time.Hour, dns: 10 * time.Second,
+			keep: 2 * time.Minute, head: 10 * time.Second,
 		},
 	}
 	s.policy.Store(cfg.Policy)
