@@ -66,7 +66,7 @@ func (x *httpExchange) serve(ctx context.Context) bool {
 	h, r := x.h, &x.request
 	x.minor, x.persists, x.changes = r.minor, r.persists(), r.wantsChange()
 	x.isHead, x.repeatable = string(r.method) == "HEAD", r.repeatable()
-	x.odd = r.safe() && r.framing != noBody
+	x.odd = r.safe() && (r.framing == byChunks || r.length > 0)
 	if h.stale.Swap(false) {
 		h.renew()
 	}
@@ -252,7 +252,10 @@ func (x *httpExchange) answer(u *httpUpstream) (more, good bool) {
 		x.breaks(err)
 		return false, false
 	}
-	x.upload.stop(x.h, u)
+	if err := x.upload.stop(x.h, u); err != nil {
+		x.h.fail(err)
+		more = false
+	}
 	good = good && !x.unsent && !x.upload.broken && len(u.unread()) == 0
 	if !more {
 		x.h.lull.settle()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"syscall"
@@ -125,7 +126,7 @@ func (l *lull) watch(done chan struct{}) {
 	waitErr := raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		_, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		return err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+		return err != nil && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
 	})
 	if waitErr == nil {
 		l.gone()

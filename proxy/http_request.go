@@ -117,13 +117,13 @@ func (h *httpConn) split(r *head) (authority []byte, problem string) {
 
 // changes says what is wrong with a request to change the protocol: after it the
 // bytes are not seen any more, and HTTP/2 would carry requests for other hosts.
-func (r *head) changes() (problem string) {
+func (h *head) changes() (problem string) {
 	switch {
-	case r.upgrades == 0:
+	case h.upgrades == 0:
 		return ""
-	case r.upgrades > 1 || !isFold(r.upgrade, "websocket"):
+	case h.upgrades > 1 || !isFold(h.upgrade, "websocket"):
 		return "a change of protocol to other than websocket"
-	case r.framing == byChunks || r.length > 0:
+	case h.framing == byChunks || h.length > 0:
 		return "a change of protocol with a body"
 	}
 	return ""
@@ -197,25 +197,25 @@ func splitHostPort(s string) (host string, port uint16, err error) {
 // appendRequest writes the head of a request that was allowed for the upstream:
 // in HTTP/1.1, with the host that was decided and with one framing. Only what is
 // of this hop is left out.
-func (r *head) appendRequest(out []byte, host string) []byte {
-	out = append(out, r.method...)
+func (h *head) appendRequest(out []byte, host string) []byte {
+	out = append(out, h.method...)
 	out = append(out, ' ')
 	switch {
-	case len(r.path) == 0 && string(r.method) == "OPTIONS":
+	case len(h.path) == 0 && string(h.method) == "OPTIONS":
 		out = append(out, '*') // RFC 9112, 3.2.4
-	case len(r.path) == 0 || r.path[0] == '?':
+	case len(h.path) == 0 || h.path[0] == '?':
 		out = append(out, '/')
 	}
-	out = append(out, r.path...)
+	out = append(out, h.path...)
 	out = append(out, " HTTP/1.1\r\nHost: "...)
 	out = append(out, host...)
 	out = append(out, "\r\n"...)
-	out = appendFraming(out, r.framing, r.length)
-	out = r.appendFields(out)
+	out = appendFraming(out, h.framing, h.length)
+	out = h.appendFields(out)
 	switch {
-	case r.wantsChange():
+	case h.wantsChange():
 		out = append(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
-	case r.trailers:
+	case h.trailers:
 		out = append(out, "Connection: TE\r\nTE: trailers\r\n"...)
 	}
 	return append(out, "\r\n"...)
@@ -223,13 +223,13 @@ func (r *head) appendRequest(out []byte, host string) []byte {
 
 // wantsChange reports whether the request asks for a change of protocol, which
 // HTTP/1.0 cannot (RFC 9110, 7.8).
-func (r *head) wantsChange() bool { return r.change && r.upgrades == 1 && r.minor > 0 }
+func (h *head) wantsChange() bool { return h.change && h.upgrades == 1 && h.minor > 0 }
 
 // repeatable reports whether a request may be sent twice (RFC 9110, 9.2.2).
-func (r *head) repeatable() bool { return r.safe() || isOneOf(r.method, "PUT", "DELETE") }
+func (h *head) repeatable() bool { return h.safe() || isOneOf(h.method, "PUT", "DELETE") }
 
 // safe reports whether the method asks for nothing to be changed (9.2.1), and has
 // no use for a body.
-func (r *head) safe() bool { return isOneOf(r.method, "GET", "HEAD", "OPTIONS", "TRACE") }
+func (h *head) safe() bool { return isOneOf(h.method, "GET", "HEAD", "OPTIONS", "TRACE") }
 
 func isOneOf(method []byte, names ...string) bool { return slices.Contains(names, string(method)) }

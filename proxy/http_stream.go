@@ -28,7 +28,8 @@ type stream struct {
 	err  error
 	held bool // the lull was told
 
-	first [1]byte // for glance
+	first  [1]byte // what glance has read
+	silent bool    // it has not
 }
 
 // account is what the bytes of an upstream are counted by, and taken of.
@@ -157,12 +158,15 @@ func (s *stream) quiet() bool {
 	if len(s.unread()) > 0 || s.failed != nil {
 		return false
 	}
-	s.err = nil
-	return s.raw.Control(s.look) == nil && s.err == syscall.EAGAIN
+	s.silent = false
+	return s.raw.Control(s.look) == nil && s.silent
 }
 
 // glance reads a byte, if there is one.
-func (s *stream) glance(fd uintptr) { _, s.err = syscall.Read(int(fd), s.first[:]) }
+func (s *stream) glance(fd uintptr) {
+	_, err := syscall.Read(int(fd), s.first[:])
+	s.silent = err == syscall.EAGAIN
+}
 
 // alive reports whether more can come from the other side.
 func (s *stream) alive() bool {

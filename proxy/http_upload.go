@@ -83,11 +83,16 @@ func (up *upload) copy(h *httpConn, u *httpUpstream) error {
 	return nil
 }
 
-// stop ends it, at the cost of the upstream if it still runs, and returns why the
-// request cannot go on.
+// stop ends it, at the cost of the upstream if there is more to send, and returns
+// why the request cannot go on.
 func (up *upload) stop(h *httpConn, u *httpUpstream) error {
 	if up.done == nil {
 		return up.err
+	}
+	if up.read.Load() { // the last piece is on its way
+		u.tcp.SetWriteDeadline(time.Now().Add(lullAfter))
+		<-up.done
+		u.tcp.SetWriteDeadline(time.Time{})
 	}
 	select {
 	case <-up.done:
