@@ -11,9 +11,9 @@ import (
 
 // What one sandbox may hold of the proxy at once, beside Config.MaxConns and
 // maxNames. It is all the sandbox's own: an agent that uses it up waits for
-// itself. Memory does not quite follow from it: a connection holds two buffers of
-// bufferSize, or an HTTP head in either direction, which parsed can be forty times
-// as large. Package process bounds the whole.
+// itself. Memory follows from it: a connection holds two buffers of bufferSize, or
+// of HTTP a head in either direction, as it came, parsed, and written anew. Package
+// process bounds the whole.
 const (
 	maxPending = 128 // names that are resolved and addresses that are dialled
 	maxStreams = 64  // TCP connections to port 53

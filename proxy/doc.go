@@ -23,6 +23,20 @@
 // (refusal.go), a TLS alert for each fault of a hello, a SOCKS reply. Else the
 // connection is reset.
 //
+// # HTTP
+//
+// Each request is decided by its own host (http.go). Heads and chunks are read
+// strictly (http_head.go, http_body.go): what RFC 9112 lets a recipient repair is
+// refused with 400, or 502 if it is an answer. Nothing is passed on as it came: a
+// message is written anew from what was read, in HTTP/1.1 with one Host and one
+// framing to the server, in the agent's version to the agent. What belongs to a hop
+// is left out, everything else stays as it is, in its order. Expect, interim
+// answers, trailers and a change of protocol to websocket are passed on.
+//
+// A connection to a server serves requests of one connection of the agent, one by
+// one, as long as it is quiet between them. A request is sent again on a new one
+// only if it may be repeated, all of it is here and nothing was read of an answer.
+//
 // # Proxies on the gate
 //
 // Programs that insist on a proxy find HTTP on port 3128 and SOCKS5 on port 1080
@@ -56,8 +70,9 @@
 // of them for DNS, 128 names or addresses that are being resolved or dialled
 // (further ones wait 10 s and are refused), 65536 names with an address. That a
 // cap was reached is recorded once a minute. Each connection holds two buffers of
-// 32 KiB at most, which it fills no faster than the other side empties them; and
-// at most 16 directions are spliced at once. A connection ends after an hour
+// 32 KiB at most, of HTTP some 300 KiB if both heads are as long as they may be;
+// it fills them no faster than the other side empties them, and an idle one has
+// none. At most 16 directions are spliced at once. A connection ends after an hour
 // without a byte and after a day in any case; a peer that vanished is found within
 // two minutes.
 //

@@ -17,7 +17,7 @@ const (
 	spliceChunk = 1 << 20   // bytes between two signs of life
 )
 
-// bufferPool lends the buffers of all relays, to ReverseProxy too. One is taken
+// bufferPool lends the buffers of all relays, and those of HTTP. One is taken
 // only once there is something to read: an idle connection has none.
 type bufferPool struct{ pool sync.Pool }
 
