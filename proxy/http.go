@@ -72,6 +72,7 @@ func (c *conn) serveHTTP(ctx context.Context, forward bool) {
 		resolved: make(map[target][]netip.AddrPort),
 	}
 	h.agent.lull = &h.lull
+	h.lull.moved = &h.moved
 	h.lull.agent, h.lull.keep, h.lull.gone = c.tcp, c.s.timeouts.keep, func() { h.end(errAgentGone) }
 	if err := h.agent.open(c.tcp); err != nil {
 		return

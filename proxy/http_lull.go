@@ -21,16 +21,17 @@ const (
 // goroutine. Most waits are over by then, and cost a flag.
 const lullAfter = 50 * time.Millisecond
 
-// lull does what long waits need. Between requests that is an end. While an upstream is waited for it is to notice that the agent has
-// gone, which nobody reads from then.
+// lull does what long waits need. Between requests that is an end. While an
+// upstream is waited for it is to notice that the agent has gone, which nobody
+// reads from then.
 type lull struct {
 	agent *net.TCPConn
 	keep  time.Duration // between requests
 	gone  func()        // called once the agent is, at most once per watch
+	moved *activity     // a wait is taken to begin with its last byte
 
 	mu      sync.Mutex // guards the rest
 	waits   waiting
-	since   time.Time
 	lent    bool // the agent is read from by who sends a body
 	armed   bool // timer will fire
 	timer   *time.Timer
@@ -42,7 +43,7 @@ type lull struct {
 func (l *lull) begin(w waiting) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits, l.since = w, time.Now()
+	l.waits = w
 	if l.armed {
 		return
 	}
@@ -77,7 +78,7 @@ func (l *lull) lend(lent bool) {
 func (l *lull) fire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	left := lullAfter - time.Since(l.since)
+	left := lullAfter - time.Since(time.Unix(0, l.moved.last.Load()))
 	switch {
 	case l.waits == forNothing || l.ends || l.watched != nil:
 		l.armed = false
@@ -87,7 +88,7 @@ func (l *lull) fire() {
 		return
 	case l.waits == forAgent:
 		l.ends = true
-		l.agent.SetReadDeadline(l.since.Add(l.keep))
+		l.agent.SetReadDeadline(time.Now().Add(l.keep))
 	case l.lent:
 		l.timer.Reset(lullAfter)
 		return
