@@ -15,8 +15,11 @@ func (m malformed) Error() string { return string(m) }
 // errHTTP2 is the beginning of HTTP/2 (RFC 9113, 3.4), which reads like a request.
 var errHTTP2 = errors.New("HTTP/2 without TLS")
 
-// maxFields bounds the fields of a head.
-const maxFields = 512
+// Limits of a head beside its length: what is looked at for each field is short.
+const (
+	maxFields  = 512
+	maxOptions = 32 // fields that Connection names
+)
 
 // head is the head of a message, read in the one way that everybody reads it.
 // What RFC 9112 lets a recipient tolerate, and others may read in another way, is
@@ -355,7 +358,7 @@ func (h *head) heed(f field) error {
 	case disguised:
 		h.trick = "a field whose name some read as one that frames"
 	case isConnection:
-		h.heedOptions(f.value)
+		return h.heedOptions(f.value)
 	case isUpgrade:
 		if h.upgrades++; h.upgrades == 1 {
 			h.upgrade = f.value
@@ -381,7 +384,7 @@ func (h *head) heed(f field) error {
 // heedOptions reads a Connection field (RFC 9110, 7.6.1). A request must not name
 // what frames or addresses it: whoever obeys would read another one. Answers that
 // name Transfer-Encoding are common.
-func (h *head) heedOptions(value []byte) {
+func (h *head) heedOptions(value []byte) error {
 	for option := range bytes.SplitSeq(value, []byte(",")) {
 		switch option = trimSpace(option); {
 		case len(option) == 0:
@@ -396,9 +399,13 @@ func (h *head) heedOptions(value []byte) {
 			case isHost, isLength, isCoding, disguised:
 				h.trick = "Connection names a field that it must not"
 			}
+			if len(h.options) == maxOptions {
+				return malformed("Connection names too many fields")
+			}
 			h.options = append(h.options, option)
 		}
 	}
+	return nil
 }
 
 // parseLength reads digits alone, no more than an int64 holds.

@@ -114,6 +114,7 @@ var requestHeads = []struct{ text, fault string }{
 	{"GET / HTTP/1.1$Host: a$Connection: close, Host$$", "Connection names a field that it must not"},
 	{"POST / HTTP/1.1$Host: a$Connection: transfer-encoding$Transfer-Encoding: chunked$$", "Connection names a field that it must not"},
 	{"POST / HTTP/1.1$Host: a$Transfer-Encoding: chunked$Trailer: Content-Length$$", "Trailer names a field that it must not"},
+	{"GET / HTTP/1.1$Host: a$Connection: " + strings.Repeat("x,", maxOptions+1) + "$$", "Connection names too many fields"},
 	{"GET / HTTP/1.1$Host: a$" + strings.Repeat("X: y$", maxFields) + "$", "too many fields"},
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -507,5 +508,90 @@ func TestKeepsBusyConnection(t *testing.T) {
 	}
 	if n := server.conns.Load(); n != 1 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+// TestAgentLeaves: an agent that resets its connection ends what is done for it,
+// whatever that is.
+func TestAgentLeaves(t *testing.T) {
+	for _, test := range []struct {
+		name, text string
+		host       string
+	}{
+		{"while a name is resolved", "GET / HTTP/1.1\r\nHost: slow.test\r\n\r\n", "slow.test"},
+		{"while the server is silent", "GET / HTTP/1.1\r\nHost: good.test\r\n\r\n", "good.test"},
+		{"within a body", "POST / HTTP/1.1\r\nHost: good.test\r\nContent-Length: 10\r\n\r\nbody", "good.test"},
+		{"within a large body", "POST / HTTP/1.1\r\nHost: good.test\r\nContent-Length: 10000000\r\n\r\nbody", "good.test"},
+		{"within chunks", "POST / HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbo", "good.test"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			release := make(chan struct{})
+			defer close(release)
+			asked := make(chan struct{}, 8)
+			slow := newAuthority(t, func(string) []netip.Addr { asked <- struct{}{}; <-release; return nil })
+			l := newLab(t, httpPolicy+"    - {allow: slow.test, ports: [PORT], protocol: http}\n", withResolver(slow))
+			ends := make(chan bool, 1)
+			l.upstream(func(c *net.TCPConn) {
+				http.ReadRequest(bufio.NewReaderSize(c, 1))
+				asked <- struct{}{}
+				_, err := io.Copy(io.Discard, c)
+				ends <- err != nil
+			})
+			conn := l.dial(l.synthetic(test.host))
+			io.WriteString(conn, test.text)
+			<-asked
+			abort(conn)
+			l.waitOpen(0)
+			if test.host == "good.test" && !<-ends {
+				t.Error("the server sees an end in order")
+			}
+			if closes := l.closes(); len(closes) != 1 || closes[0].Reason != errAgentGone.Error() {
+				t.Errorf("closes %v", closes)
+			}
+		})
+	}
+}
+
+// TestBudgetWithinBody: what crosses a budget after the head has left does not
+// leave, and the agent is told.
+func TestBudgetWithinBody(t *testing.T) {
+	l, _ := budgetLab(t, "http", "{up: 1KiB/1h}")
+	sink := &webSink{}
+	l.upstream(sink.serve)
+	conn := l.dial(l.synthetic("a.raw.test"))
+	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: a.raw.test\r\nContent-Length: 5000\r\n\r\n")
+	for deadline := time.Now().Add(patience); sink.saw() == "" && time.Now().Before(deadline); {
+		<-time.After(time.Millisecond)
+	}
+	statuses, bodies := exchange(t, conn, strings.Repeat("x", 5000), 1)
+	if fmt.Sprint(statuses) != "[429]" || !strings.Contains(bodies[0], "the rule's budget is used up: up 1KiB/1h") {
+		t.Errorf("got %v %q", statuses, bodies)
+	}
+	l.waitOpen(0)
+	if closes := l.closes(); len(closes) != 1 || closes[0].BytesUp != 1<<10 || closes[0].Reason != "the rule's budget is used up: up 1KiB/1h" {
+		t.Errorf("closes %v", closes)
+	}
+}
+
+// TestManyHosts: a connection keeps few others open, each for its own host.
+func TestManyHosts(t *testing.T) {
+	l := newLab(t, "version: 1\nnetwork: {rules: [{allow: \"*.web.test\", ports: [PORT], protocol: http, addresses: [\"::1\"]}]}\n")
+	hosts := make(chan string, 16)
+	server := &webServer{answer: func(c *net.TCPConn, conn, _ int, r *http.Request) bool {
+		hosts <- fmt.Sprint(conn, r.Host)
+		io.WriteString(c, okAnswer)
+		return true
+	}}
+	l.upstream(server.serve)
+	conn := l.dial(literal)
+	var got []string
+	for _, host := range []string{"a", "b", "a", "c", "a", "b", "c"} {
+		if statuses, bodies := exchange(t, conn, "GET / HTTP/1.1\r\nHost: "+host+".web.test\r\n\r\n", 1); fmt.Sprint(statuses) != "[200]" {
+			t.Fatalf("%s gets %v %q", host, statuses, bodies)
+		}
+		got = append(got, strings.TrimSuffix(<-hosts, ".web.test"))
+	}
+	if diff := cmp.Diff([]string{"1a", "2b", "1a", "3c", "1a", "4b", "5c"}, got); diff != "" {
+		t.Errorf("connections and hosts (-want +got):\n%s", diff)
 	}
 }
