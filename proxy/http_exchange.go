@@ -288,10 +288,8 @@ func (x *httpExchange) copyBody(u *httpUpstream, d body, out framing) error {
 		if !first {
 			if n, err := x.h.splice(x.h.tcp, &u.stream, &d, out, u.account.spendDown, &x.h.moved.down); err != nil {
 				return err
-			} else if n > 0 && !d.whole() {
-				continue
 			} else if n > 0 {
-				return nil
+				continue
 			}
 			err := u.fill(0)
 			if ended = errors.Is(err, io.EOF) && d.framing == byClose; !ended && err != nil {
@@ -302,7 +300,9 @@ func (x *httpExchange) copyBody(u *httpUpstream, d body, out framing) error {
 		if err != nil {
 			return fmt.Errorf("the response is malformed: %w", err)
 		}
-		ended = ended || d.whole()
+		if ended = ended || d.whole(); ended && x.upload.read.Load() {
+			x.h.nowServing(question{}, false) // who has the whole answer finds nothing going on
+		}
 		if err := x.h.agent.send(&x.out, out, content, ended, d.chunks.fields); err != nil {
 			return errAgentGone
 		}

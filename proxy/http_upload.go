@@ -54,7 +54,6 @@ func (up *upload) copy(h *httpConn, u *httpUpstream) error {
 		case err != nil:
 			return errAgentGone
 		case n > 0:
-			up.read.Store(up.body.whole())
 			continue
 		}
 		switch err := h.agent.fill(0); {
@@ -116,7 +115,7 @@ func crosses(err error) bool {
 
 // splice moves a piece of a body within the kernel, if a large one is left that has
 // a length, needs no framing and is not bounded. It returns how many bytes that
-// were, 0 if it has to be copied.
+// were, 0 if it has to be copied, as the last piece always has.
 func (h *httpConn) splice(dst *net.TCPConn, src *stream, d *body, out framing, spend spend, count *atomic.Int64) (n int64, err error) {
 	if d.framing != byLength || out != byLength || d.left < spliceAfter || spend != nil || len(src.unread()) > 0 || src.failed != nil {
 		return 0, nil
@@ -130,7 +129,7 @@ func (h *httpConn) splice(dst *net.TCPConn, src *stream, d *body, out framing, s
 		src.lull.begin(src.side)
 		defer src.lull.over()
 	}
-	n, err = io.CopyN(dst, src.tcp, min(d.left, spliceChunk))
+	n, err = io.CopyN(dst, src.tcp, min(d.left-bufferSize, spliceChunk))
 	<-h.s.splices
 	d.left -= n
 	count.Add(n)
