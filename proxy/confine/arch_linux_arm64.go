@@ -3,7 +3,4 @@ package confine
 import "golang.org/x/sys/unix"
 
 // What differs between architectures.
-const (
-	auditArch     = unix.AUDIT_ARCH_AARCH64
-	sysNewfstatat = unix.SYS_FSTATAT
-)
+const sysNewfstatat = unix.SYS_FSTATAT

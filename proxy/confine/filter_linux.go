@@ -1,64 +1,33 @@
 package confine
 
 import (
-	"fmt"
-	"strings"
-	"syscall"
-
 	"golang.org/x/sys/unix"
-)
 
-// A Filter says which system calls a process may make. It is a description:
-// String prints it, and [Self] has the kernel apply it. A call that no rule
-// matches fails with EPERM, so the zero Filter refuses everything. A call of
-// another architecture's or of x32 ends the process, whatever the rules say.
-type Filter []Rule
-
-// A Rule lets a call through, or gives it an error of its own, if all of its
-// conditions hold. The first rule that matches counts.
-type Rule struct {
-	Call   string        // as in syscalls(2)
-	Number uint32        // on this architecture
-	When   []Condition   // on its arguments; none: always
-	Errno  syscall.Errno // what it fails with; 0: it is let through
-	Why    string        // for the reader
-}
-
-// A Condition holds if the argument's bits in Mask are those of Want. The kernel
-// reads only the lower half of an argument whose C type is int, so its mask
-// leaves out the upper one.
-type Condition struct {
-	Arg        uint // from 0 to 5
-	Mask, Want uint64
-}
-
-const (
-	wholeInt = 1<<32 - 1
-	wholeAll = 1<<64 - 1
+	"cofferdam.dev/cofferdam/proxy/confine/syscalls"
 )
 
 // is compares an int.
-func is[T ~int | ~uint32](arg uint, want T) Condition {
-	return Condition{Arg: arg, Mask: wholeInt, Want: uint64(uint32(want))}
+func is[T ~int | ~uint32](arg uint, want T) syscalls.Condition {
+	return syscalls.Condition{Arg: arg, Mask: syscalls.WholeInt, Want: uint64(uint32(want))}
 }
 
 // only holds if an int has no other bits than these.
-func only(arg uint, bits uint32) Condition {
-	return Condition{Arg: arg, Mask: uint64(^bits)}
+func only(arg uint, bits uint32) syscalls.Condition {
+	return syscalls.Condition{Arg: arg, Mask: uint64(^bits)}
 }
 
 // without holds if none of the bits is set.
-func without(arg uint, bits uint64) Condition {
-	return Condition{Arg: arg, Mask: bits}
+func without(arg uint, bits uint64) syscalls.Condition {
+	return syscalls.Condition{Arg: arg, Mask: bits}
 }
 
 // Proxy is the filter of the proxy process with that process ID: what Go's
 // runtime needs (runtime/sys_linux_*.s, internal/runtime/syscall), what package
 // net and the relay use, and nothing for a use to come.
-func Proxy(pid int) Filter {
-	var f Filter
-	allow := func(call string, number uint32, why string, when ...Condition) {
-		f = append(f, Rule{Call: call, Number: number, When: when, Why: why})
+func Proxy(pid int) syscalls.Filter {
+	var rules []syscalls.Rule
+	allow := func(call string, number uint32, why string, when ...syscalls.Condition) {
+		rules = append(rules, syscalls.Rule{Call: call, Number: number, When: when, Why: why})
 	}
 
 	// Memory. Private, so that no file is written through it.
@@ -68,11 +37,11 @@ func Proxy(pid int) Filter {
 	allow("madvise", unix.SYS_MADVISE, "")
 
 	// Threads and signals.
-	allow("clone", unix.SYS_CLONE, "a thread as the Go runtime makes it, never a process", Condition{
-		0, wholeAll &^ unix.CLONE_SETTLS, // which only some architectures need
-		unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD,
+	allow("clone", unix.SYS_CLONE, "a thread as the Go runtime makes it, never a process", syscalls.Condition{
+		Mask: syscalls.WholeAll &^ unix.CLONE_SETTLS, // which only some architectures need
+		Want: unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD,
 	})
-	f = append(f, Rule{
+	rules = append(rules, syscalls.Rule{
 		Call: "clone3", Number: unix.SYS_CLONE3, Errno: unix.ENOSYS,
 		Why: "its flags lie in memory, which no filter sees: whoever tries it falls back to clone",
 	})
@@ -119,12 +88,12 @@ func Proxy(pid int) Filter {
 	allow("fcntl", unix.SYS_FCNTL, "F_GETFL", is(1, unix.F_GETFL))
 	allow("fcntl", unix.SYS_FCNTL, "F_DUPFD_CLOEXEC", is(1, unix.F_DUPFD_CLOEXEC))
 	allow("fcntl", unix.SYS_FCNTL, "F_SETPIPE_SZ", is(1, unix.F_SETPIPE_SZ))
-	f = append(f, Rule{
-		Call: "fcntl", Number: unix.SYS_FCNTL, When: []Condition{is(1, unix.F_SETFL)}, Errno: unix.EPERM,
+	rules = append(rules, syscalls.Rule{
+		Call: "fcntl", Number: unix.SYS_FCNTL, When: []syscalls.Condition{is(1, unix.F_SETFL)}, Errno: unix.EPERM,
 		Why: "F_SETFL could take O_APPEND from the log; Go tries it on each file that it opens, and does without",
 	})
 
-	f = append(f, Rule{
+	rules = append(rules, syscalls.Rule{
 		Call: "uname", Number: unix.SYS_UNAME, Errno: unix.EPERM,
 		Why: "package net asks for the host's name, and does without; the kernel's version is nobody's business",
 	})
@@ -139,7 +108,7 @@ func Proxy(pid int) Filter {
 			number int
 		}{{"SOCK_STREAM", unix.SOCK_STREAM}, {"SOCK_DGRAM", unix.SOCK_DGRAM}} {
 			allow("socket", unix.SYS_SOCKET, family.name+", "+kind.name+", the family's own protocol", is(0, family.number),
-				Condition{1, wholeInt &^ (unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), uint64(kind.number)}, is(2, 0))
+				syscalls.Condition{Arg: 1, Mask: syscalls.WholeInt &^ (unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), Want: uint64(kind.number)}, is(2, 0))
 		}
 	}
 	for _, c := range []struct {
@@ -179,32 +148,5 @@ func Proxy(pid int) Filter {
 	} {
 		allow(o.call, o.number, o.name, is(1, o.level), is(2, o.option))
 	}
-	return f
-}
-
-// String has one line for each rule, and one for what no rule matches.
-func (f Filter) String() string {
-	var b strings.Builder
-	for _, r := range f {
-		line := r.Call
-		for _, c := range r.When {
-			line += "  " + c.String()
-		}
-		if r.Errno != 0 {
-			line += "  -> " + unix.ErrnoName(r.Errno)
-		}
-		if r.Why != "" {
-			line = fmt.Sprintf("%-64s # %s", line, r.Why)
-		}
-		b.WriteString(line + "\n")
-	}
-	b.WriteString("else  -> EPERM\nother architecture, x32  -> the process ends\n")
-	return b.String()
-}
-
-func (c Condition) String() string {
-	if c.Mask == wholeAll || c.Mask == wholeInt {
-		return fmt.Sprintf("arg%d == %#x", c.Arg, c.Want)
-	}
-	return fmt.Sprintf("arg%d & %#x == %#x", c.Arg, c.Mask, c.Want)
+	return syscalls.Filter{Rules: rules}
 }

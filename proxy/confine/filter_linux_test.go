@@ -1,15 +1,15 @@
 package confine
 
 import (
-	"encoding/binary"
 	"flag"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/proxy/confine/syscalls"
+	"cofferdam.dev/cofferdam/proxy/confine/syscalls/syscallstest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -19,7 +19,6 @@ func TestDescriptions(t *testing.T) {
 	for name, text := range map[string]string{
 		"proxy.filter": Proxy(4711).String(),
 		"proxy.files":  ProxyFiles().String(),
-		"zero.filter":  Filter(nil).String(),
 	} {
 		path := filepath.Join("testdata", name)
 		if *update {
@@ -33,48 +32,23 @@ func TestDescriptions(t *testing.T) {
 	}
 }
 
-// simulate runs the assembled filter as the kernel would.
-func simulate(t *testing.T, f Filter) func(arch, number uint32, args ...uint64) uint32 {
-	t.Helper()
-	raw, err := f.program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	insts, all := bpf.Disassemble(raw)
-	if !all {
-		t.Fatal("the program cannot be disassembled")
-	}
-	vm, err := bpf.NewVM(insts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(arch, number uint32, args ...uint64) uint32 {
-		t.Helper()
-		// The layout is that of a little-endian machine, but words are as the VM reads them.
-		data := make([]byte, offArgs+6*8)
-		binary.BigEndian.PutUint32(data[offNumber:], number)
-		binary.BigEndian.PutUint32(data[offArch:], arch)
-		for i, arg := range args {
-			binary.BigEndian.PutUint32(data[offArgs+8*i:], uint32(arg))
-			binary.BigEndian.PutUint32(data[offArgs+8*i+4:], uint32(arg>>32))
-		}
-		verdict, err := vm.Run(data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return uint32(verdict)
-	}
-}
-
 const (
-	allowed = uint32(unix.SECCOMP_RET_ALLOW)
-	refused = uint32(unix.SECCOMP_RET_ERRNO) | uint32(unix.EPERM)
-	unknown = uint32(unix.SECCOMP_RET_ERRNO) | uint32(unix.ENOSYS)
-	killed  = uint32(unix.SECCOMP_RET_KILL_PROCESS & 0xffffffff)
+	allowed = syscallstest.Allowed
+	killed  = syscallstest.Killed
+)
+
+var (
+	refused = syscallstest.Refused(unix.EPERM)
+	unknown = syscallstest.Refused(unix.ENOSYS)
 )
 
 func TestFilterDecides(t *testing.T) {
-	run := simulate(t, Proxy(4711))
+	compiled := syscallstest.Compile(t, Proxy(4711))
+	run := func(arch, number uint32, args ...uint64) uint32 {
+		c := syscallstest.Call{Arch: arch, Number: number}
+		copy(c.Args[:], args)
+		return compiled(c)
+	}
 	const thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
 	for _, row := range []struct {
 		what   string
@@ -94,7 +68,7 @@ func TestFilterDecides(t *testing.T) {
 		{"own thread", unix.SYS_TGKILL, []uint64{4711, 4712, 23}, allowed},
 		{"own thread, upper half ignored", unix.SYS_TGKILL, []uint64{1<<32 | 4711, 4712, 23}, allowed},
 		{"other process", unix.SYS_TGKILL, []uint64{4712, 4712, 23}, refused},
-		{"every process", unix.SYS_TGKILL, []uint64{wholeAll, 4712, 23}, refused},
+		{"every process", unix.SYS_TGKILL, []uint64{syscalls.WholeAll, 4712, 23}, refused},
 		{"memory", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANON}, allowed},
 		{"code", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC, unix.MAP_PRIVATE | unix.MAP_ANON}, refused},
 		{"shared memory", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED}, refused},
@@ -120,13 +94,13 @@ func TestFilterDecides(t *testing.T) {
 		{"a signal for a file", unix.SYS_FCNTL, []uint64{3, unix.F_SETOWN, 1}, refused},
 		{"kill", unix.SYS_KILL, []uint64{4711, 0}, refused},
 	} {
-		if got := run(auditArch, row.number, row.args...); got != row.want {
+		if got := run(syscalls.AuditArch, row.number, row.args...); got != row.want {
 			t.Errorf("%s: %#x, want %#x", row.what, got, row.want)
 		}
-		if got := run(auditArch^1, row.number, row.args...); got != killed {
+		if got := run(syscalls.AuditArch^1, row.number, row.args...); got != killed {
 			t.Errorf("%s on another architecture: %#x", row.what, got)
 		}
-		if got := run(auditArch, row.number|x32Bit, row.args...); got != killed {
+		if got := run(syscalls.AuditArch, row.number|0x40000000, row.args...); got != killed {
 			t.Errorf("%s as x32: %#x", row.what, got)
 		}
 	}
@@ -136,29 +110,16 @@ func TestFilterDecides(t *testing.T) {
 // call where there are no rules.
 func TestNothingElse(t *testing.T) {
 	named := make(map[uint32]bool)
-	for _, r := range Proxy(4711) {
+	for _, r := range Proxy(4711).Rules {
 		named[r.Number] = true
 	}
-	run, zero := simulate(t, Proxy(4711)), simulate(t, nil)
+	run, zero := syscallstest.Compile(t, Proxy(4711)), syscallstest.Compile(t, syscalls.Filter{})
 	for number := range uint32(1024) {
-		if got := run(auditArch, number); !named[number] && got != refused {
+		if got := run(syscallstest.Call{Arch: syscalls.AuditArch, Number: number}); !named[number] && got != refused {
 			t.Errorf("call %d: %#x", number, got)
 		}
-		if got := zero(auditArch, number); got != refused {
+		if got := zero(syscallstest.Call{Arch: syscalls.AuditArch, Number: number}); got != refused {
 			t.Errorf("call %d without rules: %#x", number, got)
-		}
-	}
-}
-
-func TestMalformedRules(t *testing.T) {
-	for _, c := range []Condition{{Arg: 6}, {Arg: 0, Mask: 1, Want: 2}} {
-		if raw, err := (Filter{{Call: "x", When: []Condition{c}}}).program(); err == nil {
-			t.Errorf("%v gives %d instructions", c, len(raw))
-		}
-	}
-	for n, ok := range map[int]bool{60: true, 90: false} { // a conditional jump has eight bits
-		if raw, err := (Filter{{Call: "x", When: slices.Repeat([]Condition{is(0, 1)}, n)}}).program(); (err == nil) != ok {
-			t.Errorf("%d conditions: %d instructions, %v", n, len(raw), err)
 		}
 	}
 }

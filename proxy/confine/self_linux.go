@@ -5,11 +5,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
-	"unsafe"
 
-	"golang.org/x/net/bpf"
-	"golang.org/x/sys/unix"
+	"cofferdam.dev/cofferdam/proxy/confine/syscalls/load"
 )
 
 // Self confines this process, for good and with all of its threads: first its
@@ -24,8 +21,12 @@ func Self() (lacking string, err error) {
 	if lacking, err = ProxyFiles().restrict(); err != nil {
 		return "", fmt.Errorf("confine: %w", err)
 	}
-	if err := Proxy(os.Getpid()).restrict(); err != nil {
-		return lacking, fmt.Errorf("confine: %w", err)
+	program, err := Proxy(os.Getpid()).Program()
+	if err == nil {
+		err = load.Filter(program)
+	}
+	if err != nil {
+		return lacking, fmt.Errorf("confine: restrict system calls: %w", err)
 	}
 	return lacking, nil
 }
@@ -39,26 +40,3 @@ func rememberZones() {
 		_, _ = net.Interfaces() // on an error such a server stays unreachable, as it would be without
 	}
 }
-
-// restrict applies the filter to all threads (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC).
-func (f Filter) restrict() error {
-	raw, err := f.program()
-	if err != nil {
-		return fmt.Errorf("assemble system call filter: %w", err)
-	}
-	// The kernel's struct sock_filter is what package bpf calls a raw instruction.
-	prog := unix.SockFprog{Len: uint16(len(raw)), Filter: (*unix.SockFilter)(unsafe.Pointer(&raw[0]))}
-	tid, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
-		uintptr(unsafe.Pointer(&prog)))
-	runtime.KeepAlive(raw)
-	switch {
-	case errno != 0:
-		return fmt.Errorf("restrict system calls: %w", errno)
-	case tid != 0:
-		return fmt.Errorf("restrict system calls: thread %d has a filter of its own", tid)
-	}
-	return nil
-}
-
-// Both are {uint16, uint8, uint8, uint32}.
-var _ [unsafe.Sizeof(unix.SockFilter{})]byte = [unsafe.Sizeof(bpf.RawInstruction{})]byte{}
