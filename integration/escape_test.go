@@ -89,6 +89,8 @@ var escapes = []escape{
 	{name: "load BPF", attempt: "bpf", quiet: true},
 	{name: "use userfaultfd", attempt: "userfaultfd", quiet: true},
 	{name: "use perf events", attempt: "perf", quiet: true},
+	{name: "type into a terminal", attempt: "type-ahead 0", private: true, errno: []string{"EPERM"}, quiet: true},
+	{name: "type into a terminal with bits that the kernel ignores", attempt: "type-ahead 1", private: true, errno: []string{"EPERM"}, quiet: true},
 	{name: "mount", attempt: "mount tmpfs none /tmp", private: true, quiet: true},
 	{name: "unmount", attempt: "umount /proc", private: true, control: []string{"mount tmpfs none /home", "umount /home"}, quiet: true},
 	{name: "open a device of the host", attempt: "mknod /tmp/kmsg c 1 11", control: []string{"mknod /root/kmsg c 1 11"}, quiet: true},

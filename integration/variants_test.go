@@ -120,7 +120,7 @@ func TestCrun(t *testing.T) {
 			if got := box.Exec(t, "sh", "-c", "exit 9"); got.Code != 9 {
 				t.Errorf("exec: %s", got)
 			}
-			for _, attempt := range []string{"addr-add eth0 45.67.90.77/24", "packet eth0", "vsock", "in-userns euid", "mount tmpfs none /tmp", "io-uring"} {
+			for _, attempt := range []string{"addr-add eth0 45.67.90.77/24", "packet eth0", "vsock", "in-userns euid", "mount tmpfs none /tmp", "io-uring", "type-ahead 0", "type-ahead 1"} {
 				if got := box.Probe(t, strings.Split(attempt, " ")...); got.OK {
 					t.Errorf("it may: %s", got)
 				}

@@ -27,6 +27,14 @@ const (
 	personalityRead = 0xffffffff
 )
 
+// Requests of ioctl(2) that put what they are given into a terminal's input, where a shell outside may read it as typed: the first
+// is for every terminal (and asks for the caller's own, or CAP_SYS_ADMIN), the second for the machine's console (TIOCL_SETSEL and
+// TIOCL_PASTESEL). They have these numbers on every architecture that has a profile.
+const (
+	tiocsti   = 0x5412
+	tioclinux = 0x541c
+)
+
 // syscalls may be called with any arguments, on every architecture that has them. It is what containerd's default profile
 // allows to a process with [AllowedCapabilities], which a test holds it to, without the names that only 32-bit entry points
 // have: those are closed. An architecture ignores names that it does not know.
@@ -39,7 +47,7 @@ const syscalls = `
 	futex_waitv futex_wake futimesat get_robust_list get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid
 	getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage
 	getsid getsockname getsockopt gettid gettimeofday getuid getxattr getxattrat inotify_add_watch inotify_init inotify_init1
-	inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit ioctl ioprio_get ioprio_set kill
+	inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit ioprio_get ioprio_set kill
 	landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lgetxattr link linkat listen listmount listxattr
 	listxattrat llistxattr lremovexattr lseek lsetxattr lsm_get_self_attr lsm_list_modules lsm_set_self_attr lstat madvise
 	map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap
@@ -110,6 +118,9 @@ func Seccomp(arch string) (*specs.LinuxSeccomp, error) {
 	for _, persona := range []uint64{perLinux, perLinux32, uname26, uname26 | perLinux32, personalityRead} {
 		calls = append(calls, allow("personality", specs.LinuxSeccompArg{Index: 0, Value: persona, Op: specs.OpEqualTo}))
 	}
+	for _, piece := range otherThan(tiocsti, tioclinux) {
+		calls = append(calls, allow("ioctl", specs.LinuxSeccompArg{Index: 1, Value: piece.mask, ValueTwo: piece.want, Op: specs.OpMaskedEqual}))
+	}
 	flags := uint(0)
 	if arch == "s390x" {
 		flags = 1 // there the stack comes first
@@ -122,4 +133,29 @@ func Seccomp(arch string) (*specs.LinuxSeccomp, error) {
 	return &specs.LinuxSeccomp{
 		DefaultAction: specs.ActErrno, DefaultErrnoRet: &perm, Architectures: []specs.Arch{a.name}, Syscalls: calls,
 	}, nil
+}
+
+// A masked is all numbers whose bits in mask are those of want.
+type masked struct{ mask, want uint64 }
+
+// otherThan covers exactly the numbers whose lower 32 bits are neither a nor b, which is all that the kernel reads of an ioctl's
+// request. It is a list of what is allowed since there is no other way to say it: libseccomp forgets a rule with conditions as it
+// is given one without for the same call, knows one comparison an argument and rule, and compares "not equal" with all 64 bits, which
+// one of the upper ones gets past.
+//
+// Of the bits in which a and b agree, one that differs is enough. The others (bits 1 to 3 of the two above) are taken together.
+func otherThan(a, b uint32) []masked {
+	var pieces []masked
+	differ := a ^ b
+	for bit := uint32(1); bit != 0; bit <<= 1 {
+		if differ&bit == 0 {
+			pieces = append(pieces, masked{uint64(bit), uint64(^a & bit)})
+		}
+	}
+	for v := range differ + 1 {
+		if v&^differ == 0 && v != a&differ && v != b&differ {
+			pieces = append(pieces, masked{uint64(differ), uint64(v)})
+		}
+	}
+	return pieces
 }

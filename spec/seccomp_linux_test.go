@@ -28,7 +28,7 @@ func calls(s *specs.LinuxSeccomp) map[string][][]specs.LinuxSeccompArg {
 }
 
 // ownRules are the system calls that the profile allows with other arguments than containerd's does, or not at all.
-var ownRules = []string{"socket", "socketpair", "socketcall"}
+var ownRules = []string{"socket", "socketpair", "socketcall", "ioctl"}
 
 // onlyOn32 tells the calls that only 32-bit entry points have, by their names: a wider type than the first design had.
 func onlyOn32(name string) bool {
@@ -130,6 +130,13 @@ func TestSeccompOfEveryArchitecture(t *testing.T) {
 					t.Errorf("%s families (-want +got):\n%s", name, diff)
 				}
 			}
+			for _, row := range ioctls {
+				for _, request := range []uint64{row.request, row.request | 1<<32, row.request | 0xffffffff<<32} {
+					if got := matches(t, allowed["ioctl"], 1, request); got != row.allowed {
+						t.Errorf("ioctl %#x allowed: %v", request, got)
+					}
+				}
+			}
 			flags := uint(0)
 			if arch == "s390x" {
 				flags = 1
@@ -139,6 +146,64 @@ func TestSeccompOfEveryArchitecture(t *testing.T) {
 				t.Errorf("clone (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// ioctls are requests, and whether the profile allows them.
+var ioctls = []struct {
+	request uint64
+	allowed bool
+}{
+	{0x5412, false},
+	{0x541c, false}, // TIOCSTI, TIOCLINUX
+	{0, true},
+	{0xffffffff, true},
+	{0x5410, true},
+	{0x5414, true},
+	{0x541e, true},
+	{0x5418, true},
+	{0x541a, true},
+	{0x5416, true},
+	{0x5413, true},
+	{0x541d, true},
+	{0x5401, true},
+	{0x5402, true},
+	{0x5421, true},
+	{0x12, true},
+	{0x1c, true},
+	{0x80005412, true},
+	{0x15412, true},
+}
+
+// matches tells whether one of the rules holds for an argument.
+func matches(t *testing.T, rules [][]specs.LinuxSeccompArg, index uint, value uint64) bool {
+	t.Helper()
+	for _, args := range rules {
+		if len(args) != 1 || args[0].Index != index || args[0].Op != specs.OpMaskedEqual {
+			t.Fatalf("conditions %+v: want one, of argument %d, with a mask", args, index)
+		}
+		if value&args[0].Value == args[0].ValueTwo {
+			return true
+		}
+	}
+	return false
+}
+
+// Of all 2^16 requests around terminals the two are denied, and no other.
+func TestSeccompDeniesInputIntoTerminals(t *testing.T) {
+	profile, err := spec.Seccomp(runtime.GOARCH)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := calls(profile)["ioctl"]
+	var denied []uint64
+	for request := range uint64(1 << 16) {
+		if !matches(t, rules, 1, request) {
+			denied = append(denied, request)
+		}
+	}
+	if !slices.Equal(denied, []uint64{0x5412, 0x541c}) {
+		t.Errorf("denied: %#x", denied)
 	}
 }
 

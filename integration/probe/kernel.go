@@ -85,6 +85,19 @@ func init() {
 		_, err := unix.PerfEventOpen(&unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Size: unix.PERF_ATTR_SIZE_VER0}, -1, 0, -1, 0)
 		return err
 	}}
+	attempts["type-ahead"] = attempt{"BITS: puts a byte into the input of a terminal of its own; the request has these bits above the lower 32", 1, func(a []string, o *outcome.Outcome) error {
+		var bits uint64
+		if _, err := fmt.Sscan(a[0], &bits); err != nil {
+			return err
+		}
+		terminal, err := ownTerminal()
+		if err != nil {
+			return fmt.Errorf("make a terminal: %v", err) // which is allowed, so its errno does not count
+		}
+		input := byte('x')
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(terminal), uintptr(bits<<32|unix.TIOCSTI), uintptr(unsafe.Pointer(&input)))
+		return did(errno)
+	}}
 	attempts["mount"] = attempt{"TYPE SOURCE DIR", 3, func(a []string, o *outcome.Outcome) error {
 		return os.NewSyscallError("mount", unix.Mount(a[1], a[2], a[0], 0, ""))
 	}}
@@ -243,4 +256,21 @@ func child(cmd *exec.Cmd, o *outcome.Outcome) error {
 		return errors.New("the nested attempt was refused")
 	}
 	return nil
+}
+
+// ownTerminal makes a pseudoterminal, which becomes the controlling one of this process, and returns the side of the programs.
+func ownTerminal() (fd int, err error) {
+	master, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		return -1, err
+	}
+	number, err := unix.IoctlGetInt(master, unix.TIOCGPTN)
+	if err != nil {
+		return -1, err
+	}
+	unix.Setsid() // fails where the process leads a session already, which is just as good
+	return unix.Open(fmt.Sprintf("/dev/pts/%d", number), unix.O_RDWR|unix.O_CLOEXEC, 0)
 }
