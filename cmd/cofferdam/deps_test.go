@@ -29,6 +29,8 @@ var edges = []struct{ from, to, why string }{
 	{"proxy", "github.com/containerd", "only the shim talks to containerd"},
 	{"shim/sandbox", "github.com/containerd/containerd", "sandboxes are made without a daemon too"},
 	{"cmd/cofferdam", "github.com/containerd/containerd", "the command line needs no daemon, and starts at once"},
+	{"proxy/confine/syscalls/load", "fmt", "a program that is started with every agent imports it"},
+	{"shim/runner/seccomp", "github.com/landlock-lsm", "filters are for agents too, who have walls of other kinds"},
 	{"cmd/cofferdam-proxy", "github.com/containerd", "the proxy is started for every sandbox: its import graph is its start time"},
 
 	{"spec", "github.com/vishvananda", "only netns configures links"},
