@@ -3,7 +3,7 @@
 GO          ?= go
 PREFIX      ?= /usr/local
 DESTDIR     ?=
-BINARIES    := cofferdam cofferdam-proxy containerd-shim-cofferdam-v1
+BINARIES    := cofferdam cofferdam-init cofferdam-proxy containerd-shim-cofferdam-v1
 # The binaries are static, so that one build runs on every distribution; cgo is for tests only (the race detector, libcontainer).
 GOBUILD     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
 TOOLS       := $(GO) tool -modfile=hack/tools/go.mod
@@ -13,7 +13,7 @@ help: ## explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build the three binaries into bin/
+build: ## build the binaries into bin/
 	$(GOBUILD) -o bin/ $(addprefix ./cmd/,$(BINARIES))
 
 .PHONY: run

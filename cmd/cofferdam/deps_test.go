@@ -29,7 +29,9 @@ var edges = []struct{ from, to, why string }{
 	{"proxy", "github.com/containerd", "only the shim talks to containerd"},
 	{"shim/sandbox", "github.com/containerd/containerd", "sandboxes are made without a daemon too"},
 	{"cmd/cofferdam", "github.com/containerd/containerd", "the command line needs no daemon, and starts at once"},
-	{"proxy/confine/syscalls/load", "fmt", "a program that is started with every agent imports it"},
+	{"cmd/cofferdam-init", "fmt", "it is started with every agent and stays as long: what it imports is their start time and memory"},
+	{"cmd/cofferdam-init", "os", "it is started with every agent and stays as long: what it imports is their start time and memory"},
+	{"cmd/cofferdam-init", module + "spec", "it is told what to do, and decides nothing"},
 	{"shim/runner/seccomp", "github.com/landlock-lsm", "filters are for agents too, who have walls of other kinds"},
 	{"cmd/cofferdam-proxy", "github.com/containerd", "the proxy is started for every sandbox: its import graph is its start time"},
 
