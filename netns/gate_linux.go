@@ -68,18 +68,33 @@ func Setup(ctx context.Context, dir, id string) (*Gate, error) {
 	return g, nil
 }
 
-// makeGate makes the namespace and mounts it over the file at path, first of
-// all: from then on Teardown can find it.
+// New makes a GATE that is pinned nowhere: it ends with the last that holds it,
+// which are the returned Gate, and sockets that were opened in it. So there is
+// nothing to tear down after whoever made it was killed. It needs the rights
+// that Setup needs, but no folder. The caller closes the Gate.
+func New(ctx context.Context) (*Gate, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return makeGate("")
+}
+
+// makeGate makes the namespace and, unless path is empty, mounts it over the
+// file at path, first of all: from then on Teardown can find it.
 func makeGate(path string) (*Gate, error) {
 	var ns *os.File
 	err := onThread(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("create network namespace: %w", err)
 		}
-		if err := unix.Mount(ownNet, path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("pin network namespace at %s: %w", path, err)
+		if path == "" {
+			ns, err = os.Open(ownNet)
+		} else if err = unix.Mount(ownNet, path, "", unix.MS_BIND, ""); err != nil {
+			err = fmt.Errorf("pin network namespace at %s: %w", path, err)
+		} else {
+			ns, err = openPin(path)
 		}
-		if ns, err = openPin(path); err != nil {
+		if err != nil {
 			return err
 		}
 		if err := GateSysctls().apply(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -323,6 +324,39 @@ func TestOpenAndList(t *testing.T) {
 		box := newNS(t)
 		must(t, g.Attach(box))
 		must(t, g.Verify(box))
+	})
+}
+
+// I8: a GATE without a pin needs no Teardown. It is like a pinned one, and goes with the last that holds it.
+func TestNewEndsWithItsHolder(t *testing.T) {
+	netnstest.Run(t, func(t *testing.T) {
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		must(t, err)
+		g, err := New(t.Context())
+		must(t, err)
+		l, err := g.Listen()
+		must(t, err)
+		box := newNS(t)
+		must(t, g.Attach(box))
+		must(t, g.Verify(box))
+		after, err := os.ReadFile("/proc/self/mountinfo")
+		must(t, err)
+		if diff := cmp.Diff(string(mounts), string(after)); diff != "" {
+			t.Errorf("mounts changed:\n%s", diff)
+		}
+		must(t, g.Close())
+		if got, want := names(t, box), []string{"lo", "eth0"}; !slices.Equal(got, want) {
+			t.Errorf("with the listeners open box has %v, want %v", got, want)
+		}
+		must(t, l.Close())
+		// The kernel takes namespaces apart in the background.
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			if got := names(t, box); slices.Equal(got, []string{"lo"}) {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("box still has %v", got)
+			}
+		}
 	})
 }
 

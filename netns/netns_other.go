@@ -26,6 +26,7 @@ func (g *Gate) Verify(box *os.File) error                  { return errors.ErrUn
 func (g *Gate) Do(f func() error) error                    { return errors.ErrUnsupported }
 func (g *Gate) Close() error                               { return errors.ErrUnsupported }
 func (g *Gate) Counters() (map[string]uint64, error)       { return nil, errors.ErrUnsupported }
+func New(context.Context) (*Gate, error)                   { return nil, errors.ErrUnsupported }
 func Setup(context.Context, string, string) (*Gate, error) { return nil, errors.ErrUnsupported }
 func Open(dir, id string) (*Gate, error)                   { return nil, errors.ErrUnsupported }
 func Teardown(dir, id string) error                        { return errors.ErrUnsupported }
