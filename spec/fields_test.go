@@ -161,6 +161,16 @@ func TestEverySandboxFieldIsEnforced(t *testing.T) {
 	refused := func(r result) bool { return r.err != nil && r.s == nil }
 	cases := map[string]func() bool{
 		"ID":    func() bool { return refused(with(func(sb *spec.Sandbox) { sb.ID = "../x" })) },
+		"Tools": func() bool {
+			r := with(func(sb *spec.Sandbox) { sb.Tools = []string{"/usr", "/etc/ssl/certs"} })
+			seen := 0
+			for _, m := range r.s.Mounts {
+				if (m.Destination == "/usr" || m.Destination == "/etc/ssl/certs") && m.Source == m.Destination && slices.Contains(m.Options, "rro") {
+					seen++
+				}
+			}
+			return seen == 2 && refused(with(func(sb *spec.Sandbox) { sb.Tools = []string{"/etc"} }))
+		},
 		"Agent": func() bool { return with(func(sb *spec.Sandbox) { sb.Agent = "\x00any text" }).err == nil },
 		"Files.Path": func() bool {
 			return refused(with(func(sb *spec.Sandbox) {

@@ -21,6 +21,9 @@ type Host struct {
 	// EngineDirs are the folders in which engines keep the /etc/hosts and /etc/hostname that they generate per container.
 	// No workspace may be or contain one, and of what they hold only volumes may be a workspace.
 	EngineDirs []string
+	// OneID says that the caller is root of a user namespace to which its own uid and gid alone were given: what needs
+	// another id, or a right over the whole host, is left out.
+	OneID bool
 	// Arch is the architecture that containers run on, as Go names it (GOARCH); see [Seccomp].
 	Arch string
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // ruleMounts decides what the agent sees in its tree besides the image. Of the host: the workspaces (Sandbox.Files), the
-// resolv.conf made for the sandbox, and the engine's own /etc/hosts and /etc/hostname. Of the kernel: the usual file
+// programs of an agent without an image (Sandbox.Tools), the resolv.conf made for the sandbox, and the engine's own /etc/hosts and /etc/hostname. Of the kernel: the usual file
 // systems at their usual places. Everything else is dropped, and what a container cannot do without is added.
 //
 // The runtime mounts in order. Where a mount would hide an earlier one below it, all are sorted by depth; of several at
@@ -78,6 +78,9 @@ func (p *pass) judge(m specs.Mount, grants map[string]FileRule) (specs.Mount, st
 			return specs.Mount{}, "it lies below the workspace " + g.Path + ", where the agent could swap the mount point"
 		}
 	}
+	if slices.Contains(p.sb.Tools, m.Destination) {
+		return toolMount(m.Destination), ""
+	}
 	grant, granted := grants[m.Destination]
 	if !isBind(m) {
 		if granted {
@@ -143,16 +146,24 @@ func (p *pass) missing(out []specs.Mount) []specs.Mount {
 	has := func(dest string) bool {
 		return slices.ContainsFunc(out, func(m specs.Mount) bool { return m.Destination == dest })
 	}
-	want := []specs.Mount{
+	var want []specs.Mount
+	for _, t := range p.sb.Tools {
+		want = append(want, toolMount(t))
+	}
+	want = append(want, []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: p.ptsOptions()},
 		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
 		p.resolvConf(),
+	}...)
+	bind := "bind"
+	if p.host.OneID {
+		bind = "rbind" // the kernel refuses a user namespace to leave out what is mounted below (mount_namespaces(7))
 	}
 	for _, f := range p.sb.Files {
-		want = append(want, p.grantMount(f, specs.Mount{Options: []string{"bind"}}))
+		want = append(want, p.grantMount(f, specs.Mount{Options: []string{bind}}))
 	}
 	// A read-only root needs a place to write that is nobody else's; it counts as the sandbox's memory.
 	if p.in.Root.Readonly {
@@ -172,7 +183,7 @@ func (p *pass) missing(out []specs.Mount) []specs.Mount {
 func (p *pass) ptsOptions() []string {
 	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
 	const tty = 5
-	mapped := len(p.out.Linux.GIDMappings) == 0 || slices.ContainsFunc(p.out.Linux.GIDMappings, func(m specs.LinuxIDMapping) bool {
+	mapped := len(p.out.Linux.GIDMappings) == 0 && !p.host.OneID || slices.ContainsFunc(p.out.Linux.GIDMappings, func(m specs.LinuxIDMapping) bool {
 		return m.ContainerID <= tty && tty-m.ContainerID < m.Size
 	})
 	if mapped {

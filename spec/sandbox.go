@@ -15,6 +15,9 @@ type Sandbox struct {
 	Agent string
 	// Files are the only files of the host that the agent sees, apart from what engines generate (/etc/hosts, /etc/hostname).
 	Files []FileRule
+	// Tools are the host's own programs and what these need, for an agent that has no image: read-only, each at its own
+	// place, see [IsTool].
+	Tools []string
 	// Network says how much of the network there is.
 	Network Network
 	// Env holds KEY=VALUE entries that every process gets, over those of its own with the same key. The last of several
@@ -121,6 +124,9 @@ func (sb Sandbox) check() error {
 		return err
 	}
 	if err := checkEnv(sb.Env); err != nil {
+		return err
+	}
+	if err := checkTools(sb.Tools); err != nil {
 		return err
 	}
 	return sb.Limits.Validate()
