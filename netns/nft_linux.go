@@ -3,7 +3,6 @@ package netns
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -11,17 +10,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openNftables opens a socket for packet filters in ns, which it stays in. The
+// library can do so too, but only where the way back to the caller's namespace is
+// open: in a user namespace below that one's it is not (setns(2)), and the thread
+// has to be given up, as Do does.
+func openNftables(ns *os.File) (conn *nftables.Conn, err error) {
+	err = Do(ns, func() error {
+		conn, err = nftables.New(nftables.AsLasting())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	return conn, nil
+}
+
 // apply loads the ruleset into the network namespace ns, in one transaction:
 // the kernel takes all of it or nothing.
 //
 // It must not run inside Do: the library beneath starts a goroutine for every
 // message, and each of them would cost a locked thread two switches, 2 ms in all.
-// It opens its socket in ns by itself.
 func (r Ruleset) apply(ns *os.File) error {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(ns.Fd())))
+	conn, err := openNftables(ns)
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return err
 	}
+	defer conn.CloseLasting()
 	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: r.Table})
 	for _, name := range r.Counters {
 		conn.AddObj(&nftables.NamedObj{
@@ -45,7 +59,6 @@ func (r Ruleset) apply(ns *os.File) error {
 		}
 	}
 	err = conn.Flush()
-	runtime.KeepAlive(ns)
 	if err != nil {
 		return fmt.Errorf("load nft table %s: %w", r.Table, err)
 	}
@@ -149,12 +162,12 @@ func (r Rule) exprs() ([]expr.Any, error) {
 // "icmp" and "other" of what was refused, "spoofed" and "ipv6" of what was
 // dropped.
 func (g *Gate) Counters() (map[string]uint64, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(g.ns.Fd())))
+	conn, err := openNftables(g.ns)
 	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
+		return nil, err
 	}
+	defer conn.CloseLasting()
 	objs, err := conn.GetNamedObjects(&nftables.Table{Family: nftables.TableFamilyINet, Name: Rules().Table})
-	runtime.KeepAlive(g)
 	if err != nil {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
