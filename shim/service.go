@@ -120,7 +120,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 		return nil, err
 	}
 	opts.runc.BinaryName = runtime.Path
-	opts.runc.SystemdCgroup = opts.runc.SystemdCgroup || systemdCgroup(sb.CgroupsPath)
+	opts.runc.SystemdCgroup = opts.runc.SystemdCgroup || systemdCgroup(sb.Rewritten.Linux.CgroupsPath)
 	if r.Options, err = typeurl.MarshalAnyToProto(opts.runc); err != nil {
 		return nil, errors.Join(err, sb.Close())
 	}

@@ -160,7 +160,7 @@ func TestEverySandboxFieldIsEnforced(t *testing.T) {
 	}
 	refused := func(r result) bool { return r.err != nil && r.s == nil }
 	cases := map[string]func() bool{
-		"ID":    func() bool { return refused(with(func(sb *spec.Sandbox) { sb.ID = "../x" })) },
+		"ID": func() bool { return refused(with(func(sb *spec.Sandbox) { sb.ID = "../x" })) },
 		"Tools": func() bool {
 			r := with(func(sb *spec.Sandbox) { sb.Tools = []string{"/usr", "/etc/ssl/certs"} })
 			seen := 0

@@ -131,7 +131,7 @@ func TestHomesArePeoplesHomes(t *testing.T) {
 func TestProxyUserIsNeverAPerson(t *testing.T) {
 	seen := map[uint32]bool{}
 	for _, id := range []string{"default:a", "default:b", "k8s.io:a", ""} {
-		uid := proxyUID(id)
+		uid := proxyUID(id, false)
 		if uid < proxyUIDBase || uid >= proxyUIDBase+proxyUIDs {
 			t.Errorf("proxyUID(%q) is %d", id, uid)
 		}

@@ -31,6 +31,20 @@ func DefaultPaths() Paths {
 	}
 }
 
+// UserPaths returns the paths of one person's own sandboxes, below the folders that the XDG base directory specification names for what
+// ends with a login (runtime), what a program keeps (state) and what a person configures (config). The administrator's configuration file is
+// the host's.
+func UserPaths(runtime, state, config string) Paths {
+	p := DefaultPaths()
+	runtime = filepath.Join(runtime, "cofferdam")
+	p.Policies = filepath.Join(config, "cofferdam/policies")
+	p.State = filepath.Join(runtime, "sandboxes")
+	p.Pins = filepath.Join(runtime, "netns")
+	p.Cache = filepath.Join(runtime, "runtimes.json")
+	p.Logs = filepath.Join(state, "cofferdam/log")
+	return p
+}
+
 const maxIdentifier = 76 // bytes; containerd's own limit, pkg/identifiers
 
 // checkIdentifier accepts what containerd accepts as the name of a namespace or a container: letters and digits, in groups that are
@@ -67,6 +81,9 @@ func checkID(id string) error {
 	}
 	return nil
 }
+
+// Bundle is where a sandbox that no engine asked for has its own bundle; it goes with the sandbox.
+func (p Paths) Bundle(id string) string { return filepath.Join(p.dir(id), "bundle") }
 
 func (p Paths) dir(id string) string        { return filepath.Join(p.State, id) }
 func (p Paths) lock(id string) string       { return filepath.Join(p.dir(id), "lock") }

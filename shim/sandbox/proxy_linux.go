@@ -31,24 +31,28 @@ const (
 	proxyUIDs    = 1 << 24
 )
 
-func proxyUID(id string) uint32 {
+// Where there is one id, the proxy has that one.
+func proxyUID(id string, oneID bool) uint32 {
+	if oneID {
+		return 0
+	}
 	h := fnv.New32a()
 	h.Write([]byte(id))
 	return proxyUIDBase + h.Sum32()%proxyUIDs
 }
 
-// findProxy returns the proxy that belongs to this build: the one beside the running executable.
-func findProxy() (string, error) {
+// FindBinary returns a binary that belongs to this build: the one of that name beside the running executable.
+func FindBinary(name string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("find %s: %w", ProxyBinary, err)
+		return "", fmt.Errorf("find %s: %w", name, err)
 	}
 	if self, err = filepath.EvalSymlinks(self); err != nil {
-		return "", fmt.Errorf("find %s: %w", ProxyBinary, err)
+		return "", fmt.Errorf("find %s: %w", name, err)
 	}
-	path := filepath.Join(filepath.Dir(self), ProxyBinary)
+	path := filepath.Join(filepath.Dir(self), name)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("find %s: %w", ProxyBinary, err)
+		return "", fmt.Errorf("find %s: %w", name, err)
 	}
 	return path, trusted(path)
 }

@@ -80,9 +80,12 @@ func (s *Sandbox) reload() error {
 	}
 	defer release()
 	s.mu.Lock()
-	name := s.state.Policy.Name
+	current := s.state.Policy
 	s.mu.Unlock()
-	text, state, err := loadPolicy(s.paths, name)
+	if current.Path == "" {
+		return nil // the built-in one, or one from the command line
+	}
+	text, state, err := readPolicy(current.Name, current.Path)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,31 @@ type Request struct {
 	Limits    spec.Limits
 	Upstream  Upstream
 	Start     Starter
+	// Program is what to run where there is no engine; nil: what the bundle says.
+	Program *Program
+}
+
+// Program is a container that no engine asks for. What the walls are is the same; what an engine needs is left out: there is no bundle to
+// rewrite (see Sandbox.Rewritten), no namespace that an engine may fill, and nothing is pinned, so that GATE ends with this process.
+type Program struct {
+	Spec   *specs.Spec  // what to start with
+	Grants spec.Sandbox // what it may touch; its ID and limits are set here
+	Policy Policy
+	Home   string // the caller's, which no workspace may be or hold
+	// OneID says that this process is root of a user namespace with its own id only, see spec.Host.
+	OneID bool
+	// Proxy is the proxy's binary, which the caller trusts; empty: the one beside this executable. In a user namespace it cannot be told
+	// any more whose a file is.
+	Proxy string
+	// Weaker says which layers of the walls this host does not have, for those who look at the sandbox.
+	Weaker []string
+}
+
+// Policy is the text of a policy and where it came from.
+type Policy struct {
+	Name string // for records and error texts; empty: the built-in policy that denies everything
+	Path string // empty: it is not followed
+	Text []byte
 }
 
 // Sandbox is one container between its walls. Its methods are called in the order Prepare, Attach, ChooseUplink, Verify, Started, Close; Close may come at
@@ -38,8 +64,8 @@ type Request struct {
 type Sandbox struct {
 	ID   string
 	Spec spec.Sandbox
-	// CgroupsPath is the container's linux.cgroupsPath.
-	CgroupsPath string
+	// Rewritten is the container's spec between its walls.
+	Rewritten *specs.Spec
 
 	paths   Paths
 	sources *sources
@@ -63,7 +89,7 @@ type Sandbox struct {
 // listeners and to start the proxy, which goes on while the container is being created; Attach waits for it. Everything that can refuse
 // the container is decided before the first side effect, the state is on disk before that, and on error nothing is left.
 func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
-	binary, err := findProxy()
+	binary, err := r.proxyBinary()
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +103,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 		}
 	}()
 	s := &Sandbox{
-		ID: plan.state.ID, Spec: plan.state.Sandbox, CgroupsPath: plan.spec.Linux.CgroupsPath, paths: p, sources: plan.sources,
+		ID: plan.state.ID, Spec: plan.state.Sandbox, Rewritten: plan.spec, paths: p, sources: plan.sources,
 		networked: make(chan struct{}), state: plan.state, rules: plan.rules,
 	}
 	if err := s.claim(); err != nil {
@@ -92,22 +118,43 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	if err := os.WriteFile(p.resolvConf(s.ID), []byte(ResolvConf), 0o644); err != nil {
 		return nil, fmt.Errorf("make resolv.conf: %w", err)
 	}
-	if err := spec.WriteBundle(r.Bundle, plan.spec); err != nil {
-		return nil, err
+	if r.Program == nil {
+		if err := spec.WriteBundle(r.Bundle, plan.spec); err != nil {
+			return nil, err
+		}
 	}
 	config := process.Config{
-		Sandbox: s.ID, Policy: plan.state.Policy.Name, PolicyYAML: plan.rules,
+		Sandbox: s.ID, Policy: plan.state.Policy.Name, PolicyYAML: plan.rules, AllowRoot: r.oneID(),
 		Resolver: r.Upstream.Resolver, Proxy: r.Upstream.Proxy, // not in the state, which is on disk
 	}
 	go func() { // ends on its own, with the network or an error
 		defer close(s.networked)
-		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r.Start, binary, config)
+		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r, binary, config)
 	}()
 	return s, nil
 }
 
+// Plan returns what Prepare would make of the request, and why, and changes nothing.
+func Plan(p Paths, r Request) (*specs.Spec, []spec.Change, error) {
+	plan, err := describe(p, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan.sources.Close()
+	return plan.spec, plan.state.Changes, nil
+}
+
 // ResolvConf is the resolver configuration of every sandbox, resolv.conf(5): only the gate answers, and no search domain is tried.
 var ResolvConf = "nameserver " + netns.GateIP.String() + "\noptions ndots:1 timeout:2 attempts:2\n"
+
+func (r Request) oneID() bool { return r.Program != nil && r.Program.OneID }
+
+func (r Request) proxyBinary() (string, error) {
+	if r.Program != nil && r.Program.Proxy != "" {
+		return r.Program.Proxy, nil
+	}
+	return FindBinary(ProxyBinary)
+}
 
 // plan is what a bundle becomes; making it changes nothing on the host.
 type plan struct {
@@ -126,11 +173,11 @@ func describe(p Paths, r Request) (_ plan, err error) {
 	if err != nil {
 		return plan{}, err
 	}
-	original, err := spec.ReadBundle(r.Bundle)
-	if err != nil {
-		return plan{}, err
+	if r.Program != nil {
+		host.OneID = r.Program.OneID
+		host.Protected = append(host.Protected, withTargets([]string{r.Program.Home})...)
 	}
-	sb, err := spec.Describe(original, id)
+	original, sb, err := r.asked(id)
 	if err != nil {
 		return plan{}, err
 	}
@@ -152,34 +199,70 @@ func describe(p Paths, r Request) (_ plan, err error) {
 	if err != nil {
 		return plan{}, err
 	}
-	rules, pol, err := loadPolicy(p, sb.Network.Policy)
+	rules, pol, err := r.policy(p, sb.Network.Policy)
 	if err != nil {
 		return plan{}, err
 	}
-	return plan{spec: rewritten, rules: rules, sources: sources, state: State{
+	state := State{
 		ID: id, Namespace: r.Namespace, Container: r.Container, Bundle: r.Bundle, Created: time.Now(), Phase: Creating,
 		Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: sb, Changes: changes, Policy: pol,
-	}}, nil
+	}
+	if r.Program != nil {
+		state.Own, state.Cgroup, state.Weaker = true, rewritten.Linux.CgroupsPath, r.Program.Weaker
+	}
+	return plan{spec: rewritten, rules: rules, sources: sources, state: state}, nil
+}
+
+// asked returns the spec to begin with, and what it asks for.
+func (r Request) asked(id string) (*specs.Spec, spec.Sandbox, error) {
+	if r.Program != nil {
+		sb := r.Program.Grants
+		sb.ID = id
+		return r.Program.Spec, sb, nil
+	}
+	original, err := spec.ReadBundle(r.Bundle)
+	if err != nil {
+		return nil, spec.Sandbox{}, err
+	}
+	sb, err := spec.Describe(original, id)
+	return original, sb, err
+}
+
+func (r Request) policy(p Paths, name string) ([]byte, PolicyState, error) {
+	if r.Program == nil {
+		return loadPolicy(p, name)
+	}
+	return r.Program.Policy.parse()
 }
 
 // loadPolicy reads the named policy; no name is the policy that denies everything.
 func loadPolicy(p Paths, name string) ([]byte, PolicyState, error) {
 	if name == "" {
-		return nil, PolicyState{Text: policy.Default().String()}, nil
+		return Policy{}.parse()
 	}
 	if err := spec.CheckPolicyName(name); err != nil {
 		return nil, PolicyState{}, err
 	}
-	path := filepath.Join(p.Policies, name+".yaml")
+	return readPolicy(name, filepath.Join(p.Policies, name+".yaml"))
+}
+
+func readPolicy(name, path string) ([]byte, PolicyState, error) {
 	b, err := policy.Read(path)
 	if err != nil {
 		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", name, err)
 	}
-	pol, err := policy.Parse(path, b)
-	if err != nil {
-		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", name, err)
+	return Policy{Name: name, Path: path, Text: b}.parse()
+}
+
+func (p Policy) parse() ([]byte, PolicyState, error) {
+	if p.Name == "" {
+		return nil, PolicyState{Text: policy.Default().String()}, nil
 	}
-	return b, PolicyState{Name: name, Path: path, Text: pol.String()}, nil
+	pol, err := policy.Parse(cmp.Or(p.Path, p.Name), p.Text)
+	if err != nil {
+		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", p.Name, err)
+	}
+	return p.Text, PolicyState{Name: p.Name, Path: p.Path, Text: pol.String()}, nil
 }
 
 // claim makes the state folder and takes its lock. What a dead owner left under the same ID is removed first.
@@ -222,10 +305,15 @@ func (s *Sandbox) claim() error {
 }
 
 // makeNetwork makes GATE, its listeners and the proxy that serves them.
-func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string, config process.Config) (err error) {
+func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, config process.Config) (err error) {
 	p := s.paths
-	s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) })
-	if s.gate, err = netns.Setup(ctx, p.Pins, s.ID); err != nil {
+	if r.Program != nil {
+		s.gate, err = netns.New(ctx)
+	} else {
+		s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) })
+		s.gate, err = netns.Setup(ctx, p.Pins, s.ID)
+	}
+	if err != nil {
 		return err
 	}
 	s.undo.add("gate descriptor", s.gate.Close)
@@ -255,13 +343,16 @@ func (s *Sandbox) makeNetwork(ctx context.Context, start Starter, binary string,
 		config: config,
 		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Names: names},
 		log:    s.records,
-		uid:    proxyUID(s.ID),
-		start:  start,
+		uid:    proxyUID(s.ID, r.oneID()),
+		start:  r.Start,
 		stderr: complaints,
 		notify: s.proxyChanged,
 	}
 	s.proxy.run(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", s.ID)))
 	s.undo.add("proxy", func() error { s.proxy.stop(); return nil })
+	if r.Program != nil {
+		return nil // nobody fills a namespace for it
+	}
 	if s.uplink, err = netns.NewUplink(); err != nil {
 		return err
 	}
@@ -300,6 +391,7 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 		return err
 	}
 	defer release()
+	s.update(func(st *State) { st.Agent = processOf(pid) })
 	if err := s.gate.Attach(box); err != nil {
 		return err
 	}
@@ -310,7 +402,7 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	if err := s.proxy.wait(ctx); err != nil {
 		return err
 	}
-	s.update(func(st *State) { st.Agent, st.Phase = processOf(pid), Created })
+	s.update(func(st *State) { st.Phase = Created })
 	return nil
 }
 
@@ -378,7 +470,9 @@ func (s *Sandbox) Verify(pid int) error {
 
 // Started records that the agent runs. There is no holder from here on.
 func (s *Sandbox) Started() {
-	s.uplink.Leave()
+	if s.uplink != nil {
+		s.uplink.Leave()
+	}
 	s.update(func(st *State) { st.Phase = Running })
 }
 
@@ -428,6 +522,9 @@ func Teardown(p Paths, id string) error {
 	var errs []error
 	if st, err := Load(p, id); err == nil {
 		errs = append(errs, st.Proxy.Kill())
+		if st.Own {
+			errs = append(errs, st.Agent.Kill(), removeCgroup(st.Cgroup))
+		}
 	}
 	errs = append(errs, netns.Teardown(p.Pins, id), os.RemoveAll(p.dir(id)))
 	if err := errors.Join(errs...); err != nil {

@@ -1,0 +1,73 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroupRoot is where all hierarchies are mounted, cgroups(7).
+const cgroupRoot = "/sys/fs/cgroup"
+
+// removeCgroup kills what is left in a cgroup that nobody owns any more, and removes it in every hierarchy: the unified one, or each of
+// version 1. It knows the path alone, as in linux.cgroupsPath; empty: there is none.
+func removeCgroup(path string) error {
+	if path == "" {
+		return nil
+	}
+	if !strings.HasPrefix(path, "/cofferdam/") || filepath.Clean(path) != path {
+		return fmt.Errorf("cgroup %q: not one of ours", path)
+	}
+	dirs := []string{filepath.Join(cgroupRoot, path)}
+	if found, err := filepath.Glob(filepath.Join(cgroupRoot, "*", path)); err == nil {
+		dirs = append(dirs, found...)
+	}
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, emptyAndRemove(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// The kernel empties a cgroup some time after it has killed its processes.
+const (
+	cgroupTries = 100
+	cgroupPause = 10 * time.Millisecond
+)
+
+func emptyAndRemove(dir string) (err error) {
+	for range cgroupTries {
+		if err = os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		killAll(dir)
+		time.Sleep(cgroupPause)
+	}
+	return err
+}
+
+// killAll kills the processes of a cgroup. One that forks meanwhile is met again where the kernel cannot do it at once.
+func killAll(dir string) {
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err == nil { // version 2, from Linux 5.14 on
+		return
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return
+	}
+	for _, field := range strings.Fields(string(b)) {
+		var pid int
+		if _, err := fmt.Sscan(field, &pid); err == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
