@@ -1,0 +1,312 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"unsafe"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/exeseal"
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/shim/runner/pid1"
+	"cofferdam.dev/cofferdam/shim/runner/seccomp"
+	"cofferdam.dev/cofferdam/shim/sandbox"
+)
+
+// container is libcontainer's, its first process, and the agent in it.
+type container struct {
+	c    *libcontainer.Container
+	p    *libcontainer.Process
+	pid  int
+	init pid1.Start
+	talk *os.File  // to the first process
+	term *terminal // nil: no stream is one
+	used []*os.File
+}
+
+// createContainer describes the container; nothing runs yet. Whoever gets it calls destroy.
+func createContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, err error) {
+	config, err := libcontainerConfig(sb.Rewritten, r.Name, !r.OneID)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := seccomp.Filter(sb.Rewritten.Linux.Seccomp)
+	if err != nil {
+		return nil, err
+	}
+	program, err := filter.Program()
+	if err != nil {
+		return nil, err
+	}
+	k := &container{init: pid1.Start{Args: r.Args, Filter: program}}
+	process := sb.Rewritten.Process
+	k.p = &libcontainer.Process{
+		Init: true, Args: []string{fmt.Sprintf("/proc/self/fd/%d", pid1.FDBinary)}, Env: process.Env, Cwd: process.Cwd,
+		UID: int(process.User.UID), GID: int(process.User.GID),
+	}
+	if r.OneID {
+		// To give somebody a user namespace in which they are what is root here takes this one right (user_namespaces(7)). The agent, which
+		// lives in there, has none.
+		setfcap := []string{"CAP_SETFCAP"}
+		k.p.Capabilities = &configs.Capabilities{Bounding: setfcap, Effective: setfcap, Permitted: setfcap}
+		k.init.User = &pid1.User{UID: r.UID, GID: r.GID}
+	}
+	defer func() {
+		if err != nil {
+			k.closeFiles()
+		}
+	}()
+	binary, err := sealed(r.Init, bundle)
+	if err != nil {
+		return nil, err
+	}
+	k.used = append(k.used, binary)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	inside := os.NewFile(uintptr(fds[1]), "init socket")
+	k.used = append(k.used, inside)
+	if err := unix.SetNonblock(fds[0], true); err != nil { // Close ends a Read then
+		return nil, os.NewSyscallError("set nonblocking", err)
+	}
+	k.talk = os.NewFile(uintptr(fds[0]), "init socket")
+	k.p.ExtraFiles = []*os.File{pid1.FDBinary - 3: binary, pid1.FDSocket - 3: inside}
+	if k.c, err = libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, config); err != nil {
+		return nil, fmt.Errorf("create container: %w", err)
+	}
+	return k, nil
+}
+
+// sealed copies the binary to where nobody can change it: the agent finds it as /proc/1/exe (CVE-2019-5736).
+func sealed(path, tmp string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return exeseal.CloneBinary(f, st.Size(), "cofferdam-init", tmp)
+}
+
+// start has libcontainer set the container up. Its first process then waits for release.
+func (k *container) start(stdio [3]*os.File) (err error) {
+	if k.term, err = newTerminal(stdio); err != nil {
+		return err
+	}
+	streams := []*os.File{stdio[0], stdio[1], stdio[2]}
+	for i, f := range streams {
+		switch {
+		case k.term == nil, isTerminal(f):
+			k.init.Stdio[i] = pid1.Given
+		default: // libcontainer makes the terminal all three
+			k.init.Stdio[i] = pid1.Extra(len(k.p.ExtraFiles) + 3 - pid1.FDExtra)
+			k.p.ExtraFiles = append(k.p.ExtraFiles, f)
+		}
+	}
+	if k.term != nil {
+		k.p.ConsoleSocket, k.init.Terminal = k.term.child, true
+	} else {
+		k.p.Stdin, k.p.Stdout, k.p.Stderr = stdio[0], stdio[1], stdio[2]
+	}
+	if err := k.c.Start(k.p); err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
+	k.closeUsed()
+	if k.term != nil {
+		if err := k.term.receive(); err != nil {
+			return err
+		}
+	}
+	k.pid, err = k.p.Pid()
+	return err
+}
+
+// release lets the first process go, and has it start the agent.
+func (k *container) release() error {
+	if err := k.c.Exec(); err != nil {
+		return fmt.Errorf("start container: %w", err)
+	}
+	if err := pid1.WriteStart(k.talk, k.init); err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	return nil
+}
+
+// passed on to the agent: what a person or a program sends to the process that they know.
+var passedSignals = []os.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT, unix.SIGWINCH,
+}
+
+// wait follows the agent to its end. What cancelled ctx before it was released ends it; from here on signals are the agent's.
+func (k *container) wait(ctx context.Context) (status Status, err error) {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, passedSignals...)
+	defer signal.Stop(signals)
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if k.term != nil {
+		if err := k.term.attach(); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, k.term.close()) }()
+	}
+	reports := make(chan pid1.Report)
+	go func() { // ends with the conversation
+		defer close(reports)
+		for {
+			r, err := pid1.ReadReport(k.talk)
+			if err != nil {
+				return
+			}
+			reports <- r
+		}
+	}()
+	defer func() {
+		k.talk.Close() // the first process ends, and with it all others
+		for range reports {
+		}
+		_, werr := k.p.Wait()
+		if !errors.As(werr, new(*exec.ExitError)) { // its status is the agent's, which was reported
+			err = errors.Join(err, werr)
+		}
+	}()
+	for {
+		select {
+		case s := <-signals:
+			if err := k.pass(s.(syscall.Signal)); err != nil {
+				return 0, err
+			}
+		case r, ok := <-reports:
+			if !ok {
+				return 0, errors.New("the sandbox's first process is gone")
+			}
+			switch r.Event {
+			case pid1.Stopped:
+				if err := k.suspend(); err != nil {
+					return 0, err
+				}
+			case pid1.Exited:
+				return Status(r.Number), nil
+			case pid1.Killed:
+				return 128 + Status(r.Number), nil
+			case pid1.Failed:
+				return 0, &StartError{Status: Status(r.Number), Text: r.Text}
+			}
+		}
+	}
+}
+
+// StartError says that the agent's command could not be started.
+type StartError struct {
+	Status Status // 127: not found, 126: not executable
+	Text   string
+}
+
+func (e *StartError) Error() string { return e.Text }
+
+// pass hands a signal on. Those about the terminal are for whoever has it.
+func (k *container) pass(s syscall.Signal) error {
+	switch s {
+	case unix.SIGWINCH:
+		if k.term != nil {
+			k.term.resize()
+		}
+		return nil
+	case unix.SIGCONT: // suspend sends it
+		return nil
+	}
+	return k.signal(s)
+}
+
+// signal sends to the agent's process group. That the sandbox is ending is for wait to find.
+func (k *container) signal(s unix.Signal) error {
+	err := pid1.WriteSignal(k.talk, pid1.Signal{Number: s, Group: true})
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// suspend stops this process, since the agent has stopped, and lets both go on together: the caller's shell sees a job that stops and
+// continues. Where nobody could continue it (an orphaned process group, setpgid(2)), the kernel does not stop it, and the agent goes on at once.
+func (k *container) suspend() error {
+	if k.term != nil {
+		if err := k.term.detach(); err != nil {
+			return err
+		}
+	}
+	if err := stopJob(); err != nil {
+		return err
+	}
+	if k.term != nil {
+		if err := k.term.attach(); err != nil {
+			return err
+		}
+	}
+	return k.signal(unix.SIGCONT)
+}
+
+// stopJob stops this process, and what is beside it in a pipeline, until somebody continues them. signal.Reset would not do: Go's handler
+// stays installed, and ignores the signal.
+func stopJob() error {
+	var byDefault, ours [4]uint64 // struct sigaction of the kernel; zero is SIG_DFL
+	swap := func(set, old *[4]uint64) error {
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTSTP), uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), 8, 0, 0)
+		if errno != 0 {
+			return os.NewSyscallError("rt_sigaction", errno)
+		}
+		return nil
+	}
+	if err := swap(&byDefault, &ours); err != nil {
+		return err
+	}
+	err := os.NewSyscallError("kill", unix.Kill(0, unix.SIGTSTP))
+	return errors.Join(err, swap(&ours, nil))
+}
+
+// destroy ends what is left and removes it.
+func (k *container) destroy() error {
+	k.closeFiles()
+	var errs []error
+	if k.term != nil && k.term.master == nil {
+		errs = append(errs, k.term.close())
+	}
+	if err := k.c.Destroy(); err != nil {
+		errs = append(errs, fmt.Errorf("destroy container: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// closeUsed closes what the container has its own copies of.
+func (k *container) closeUsed() {
+	for _, f := range k.used {
+		f.Close()
+	}
+	k.used = nil
+}
+
+func (k *container) closeFiles() {
+	k.closeUsed()
+	if k.talk != nil {
+		k.talk.Close()
+	}
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

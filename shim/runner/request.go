@@ -1,0 +1,35 @@
+package runner
+
+import (
+	"cofferdam.dev/cofferdam/shim/sandbox"
+	"cofferdam.dev/cofferdam/spec"
+)
+
+// Request says what to run and what it may touch. The zero value of a field grants nothing. It travels as JSON into a user namespace, see
+// package userns; what must be known of the host's users and owners has been looked at before.
+type Request struct {
+	Name string   // of the sandbox, unique among those of this person
+	Args []string // the command; the first one is looked up in the agent's PATH
+	Env  []string // KEY=VALUE, all that the agent gets
+	Cwd  string   // in the sandbox
+	Home string   // in the sandbox: a private one
+
+	// UID and GID are whom the agent is, and User and Group what it is called.
+	UID, GID    uint32
+	User, Group string
+
+	// Root is a folder that becomes the root file system, which the agent may write to; empty: the host's own programs, read-only.
+	Root string
+	// Optional are tools that are seen only if asked for, such as /opt; see spec.IsTool.
+	Optional []string
+	Files    []spec.FileRule
+	Policy   sandbox.Policy
+	Limits   spec.Limits
+	Upstream sandbox.Upstream
+
+	Paths sandbox.Paths
+	// Proxy and Init are binaries that belong to this build.
+	Proxy, Init string
+	// OneID says that this process is root of a user namespace with the caller's ids only.
+	OneID bool
+}

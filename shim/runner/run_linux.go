@@ -1,0 +1,143 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // the first steps of a container, before Go runs
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"cofferdam.dev/cofferdam/shim/sandbox"
+	"cofferdam.dev/cofferdam/spec"
+)
+
+// InitBinary is the sandbox's first process; it is installed beside the command line.
+const InitBinary = "cofferdam-init"
+
+// Namespace is that of all sandboxes that are run without an engine: their IDs are "run:NAME".
+const Namespace = "run"
+
+// IsInit reports whether this process is the first one of a container, started by libcontainer; main then calls Init before anything else.
+func IsInit() bool {
+	return len(os.Args) == 2 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != ""
+}
+
+// Init sets the container up from inside and never returns.
+func Init() {
+	runtime.GOMAXPROCS(1)
+	runtime.LockOSThread()
+	libcontainer.Init()
+}
+
+// Status is how the agent ended: the exit status, or 128 and the number of the signal, as shells have it.
+type Status int
+
+// Plan returns the spec that Run would have carried out, and what was changed to come to it.
+func Plan(r Request) (*specs.Spec, []spec.Change, error) {
+	_, asked, err := r.sandbox()
+	if err != nil {
+		return nil, nil, err
+	}
+	return sandbox.Plan(r.Paths, asked)
+}
+
+// sandbox says what to prepare, and the tools that the root file system is made for.
+func (r Request) sandbox() (toolchain, sandbox.Request, error) {
+	id, err := sandbox.ID(Namespace, r.Name)
+	if err != nil {
+		return toolchain{}, sandbox.Request{}, err
+	}
+	tools, err := findToolchain()
+	if err != nil {
+		return toolchain{}, sandbox.Request{}, err
+	}
+	bundle := r.Paths.Bundle(id)
+	program := spec.Program{
+		Args: r.Args, Env: r.Env, Cwd: r.Cwd, UID: r.UID, GID: r.GID, Root: r.Root, Home: r.Home,
+	}
+	if r.OneID {
+		program.UID, program.GID = 0, 0 // outside of the inner user namespace
+		program.MaxProcs = uint64(r.Limits.OrDefault().Pids)
+	} else {
+		program.Cgroup = "/cofferdam/" + r.Name
+	}
+	grants := spec.Sandbox{Agent: r.Args[0], Files: r.Files, Network: spec.Network{Mode: spec.Proxied}}
+	if r.Root == "" {
+		program.Root, program.ReadOnly = filepath.Join(bundle, rootName), true
+		grants.Tools = append(tools.tools, r.Optional...)
+	}
+	return tools, sandbox.Request{
+		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Start: start,
+		Program: &sandbox.Program{
+			Spec: program.Spec(), Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Weaker: r.Weaker(),
+		},
+	}, nil
+}
+
+const rootName = "rootfs" // in a bundle
+
+// Run runs the agent and waits for its end. An error means that the sandbox could not be made or watched; whatever there was of it is gone
+// then. Cancelling ctx ends the setting up; a running agent is ended by signals, which are passed on to it.
+func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error) {
+	// What is started here dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	tools, asked, err := r.sandbox()
+	if err != nil {
+		return 0, err
+	}
+	// What a crash has left; a sandbox that cannot be removed hinders nobody but cofferdam gc, which says so.
+	_, _ = sandbox.Collect(r.Paths)
+	sb, err := sandbox.Prepare(ctx, r.Paths, asked)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, sb.Close()) }()
+	if r.Root == "" {
+		if err := makeRoot(filepath.Join(asked.Bundle, rootName), r, tools); err != nil {
+			return 0, err
+		}
+	}
+	c, err := createContainer(sb, r, asked.Bundle)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.destroy()) }()
+	if err := c.start(stdio); err != nil {
+		return 0, err
+	}
+	if err := sb.Attach(ctx, c.pid); err != nil {
+		return 0, err
+	}
+	if err := sb.Verify(c.pid); err != nil {
+		return 0, err
+	}
+	if err := c.release(); err != nil {
+		return 0, err
+	}
+	sb.Started()
+	quiet := time.AfterFunc(quietTime, debug.FreeOSMemory)
+	defer quiet.Stop()
+	return c.wait(ctx)
+}
+
+// quietTime after the start a sandbox is taken to be one that stays: then the memory that the start took is given back.
+const quietTime = 500 * time.Millisecond
+
+// start starts a child; see sandbox.Starter.
+func start(cmd *exec.Cmd) (<-chan error, error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }() // ends with the child
+	return exited, nil
+}

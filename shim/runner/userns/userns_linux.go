@@ -1,0 +1,61 @@
+// Package userns moves a process of an ordinary user into a user namespace of its own, in which it is root and its own uid and gid are
+// all there are.
+//
+// unshare(2) refuses a process with several threads, and a Go program has several before its first line. So the package is a constructor
+// in C, which runs before Go does, as that of libcontainer's nsenter: [Exec] replaces the program by itself with a variable in its
+// environment, the constructor finds it, and [Inside] tells the new program's main how it went. The process stays the same one: who
+// kills it kills what was started, and a terminal has one process to stop.
+package userns
+
+// #include "userns.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// variable tells the constructor to act; its value is the number of the descriptor that Inside reads.
+const variable = "_COFFERDAM_USERNS"
+
+// Exec runs this program anew, with the same arguments, in a user namespace. payload is for Inside. It returns only with an error.
+func Exec(payload []byte) error {
+	fd, err := unix.MemfdCreate("cofferdam-request", 0) // to be inherited
+	if err != nil {
+		return fmt.Errorf("create request memfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "cofferdam-request")
+	if _, err := f.Write(payload); err != nil {
+		return fmt.Errorf("write request memfd: %w", err)
+	}
+	err = unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), variable+"="+strconv.Itoa(fd)))
+	return fmt.Errorf("run %s again: %w", os.Args[0], err)
+}
+
+// Inside reports whether this process was made by Exec, and returns what was handed to that. An error says that the namespace could not
+// be made. It may be called once.
+func Inside() (payload []byte, ok bool, err error) {
+	if C.userns_fd < 0 {
+		return nil, false, nil
+	}
+	f := os.NewFile(uintptr(C.userns_fd), "cofferdam-request")
+	defer f.Close()
+	if C.userns_errno != 0 {
+		return nil, true, fmt.Errorf("make a user namespace: %s: %w", C.GoString(C.userns_step), unix.Errno(C.userns_errno))
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, true, fmt.Errorf("read request memfd: %w", err)
+	}
+	if payload, err = io.ReadAll(f); err == nil && len(payload) == 0 {
+		err = errors.New("is empty")
+	}
+	if err != nil {
+		return nil, true, fmt.Errorf("read request memfd: %w", err)
+	}
+	return payload, true, nil
+}
