@@ -4,8 +4,6 @@ GO          ?= go
 PREFIX      ?= /usr/local
 DESTDIR     ?=
 BINARIES    := cofferdam cofferdam-init cofferdam-proxy containerd-shim-cofferdam-v1
-# The binaries are static, so that one build runs on every distribution; cgo is for tests only (the race detector, libcontainer).
-GOBUILD     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w'
 TOOLS       := $(GO) tool -modfile=hack/tools/go.mod
 
 .PHONY: help
@@ -14,7 +12,7 @@ help: ## explain the targets
 
 .PHONY: build
 build: ## build the binaries into bin/
-	$(GOBUILD) -o bin/ $(addprefix ./cmd/,$(BINARIES))
+	@GO='$(GO)' hack/build.sh bin $(addprefix ./cmd/,$(BINARIES))
 
 .PHONY: run
 run: build ## show the main job: an agent between its two walls, in a private containerd (root on Debian; installs what it needs)
