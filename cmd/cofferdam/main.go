@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/shim/runner"
+	"cofferdam.dev/cofferdam/shim/runner/userns"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 )
 
@@ -28,10 +31,35 @@ const (
 )
 
 func main() {
+	if runner.IsInit() {
+		runner.Init()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, sandbox.DefaultPaths())
+	code := start(ctx)
 	stop()
 	os.Exit(code)
+}
+
+// start goes on with a request that this process has brought into a user namespace, or begins with the command line.
+func start(ctx context.Context) int {
+	payload, inside, err := userns.Inside()
+	if inside {
+		var r runner.Request
+		if err == nil {
+			err = json.Unmarshal(payload, &r)
+		}
+		if err == nil {
+			err = carry(ctx, r)
+		}
+		return conclude(os.Stderr, err)
+	}
+	p := sandbox.DefaultPaths()
+	if os.Geteuid() != 0 {
+		if p, err = userPaths(); err != nil {
+			return conclude(os.Stderr, err)
+		}
+	}
+	return run(ctx, os.Args[1:], os.Stdout, os.Stderr, p)
 }
 
 // errFound is returned by a command that worked and found something wrong, which it has printed.
@@ -63,10 +91,21 @@ Exit status: 0 success, 1 something was found (doctor, policy check), 125 a fail
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(psCommand(p), inspectCommand(p), logCommand(p), doctorCommand(p), gcCommand(p), policyCommand(p))
+	root.AddCommand(runCommand(p), psCommand(p), inspectCommand(p), logCommand(p), doctorCommand(p), gcCommand(p), policyCommand(p))
 
-	err := root.ExecuteContext(ctx)
+	return conclude(stderr, root.ExecuteContext(ctx))
+}
+
+// conclude tells a person about an error and returns the exit status.
+func conclude(stderr io.Writer, err error) int {
+	var ended agentStatus
+	var unstarted *runner.StartError
 	switch {
+	case errors.As(err, &ended):
+		return int(ended)
+	case errors.As(err, &unstarted):
+		fmt.Fprintf(stderr, "cofferdam: error: %v\n", err)
+		return int(unstarted.Status)
 	case err == nil:
 		return 0
 	case errors.Is(err, errFound):

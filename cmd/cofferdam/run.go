@@ -1,0 +1,314 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"cofferdam.dev/cofferdam/shim/runner"
+	"cofferdam.dev/cofferdam/shim/runner/userns"
+	"cofferdam.dev/cofferdam/shim/sandbox"
+	"cofferdam.dev/cofferdam/spec"
+)
+
+// runFlags are those of `cofferdam run`.
+type runFlags struct {
+	workspace, policy, rootfs, name, memory string
+	allow, read, env                        []string
+	cpus                                    float64
+	pids                                    int64
+	readOnly, strict, printSpec             bool
+}
+
+func runCommand(p sandbox.Paths) *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run [flags] [--] COMMAND [ARG...]",
+		Short: "Run a command between both walls, without a daemon",
+		Long: `Runs COMMAND in a sandbox of its own: of the host's files it sees the workspace (the current folder, or -w), at its own
+place, and the host's programs, read-only; home and /tmp are private and gone afterwards. Of the network it reaches what the
+policy allows, through a filtering proxy; without a policy, nothing.
+
+The command is the caller's own user inside, and files that it writes in the workspace belong to the caller. It gets of the
+environment ` + strings.Join(runner.Passed(), ", ") + ` and what --env names.
+
+Exit status: that of COMMAND, 128+N if signal N ended it, 127 if it was not found, 126 if it could not be executed, 125 for
+a failure of cofferdam's own.`,
+		Example: `  cofferdam run -- make test
+  cofferdam run --policy web --allow api.example.org -w ~/src/project sh
+  cofferdam run --rootfs /srv/images/debian -- apt-get update`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := f.request(p, args)
+			if err != nil {
+				return err
+			}
+			if f.printSpec {
+				return printSpec(cmd.OutOrStdout(), r)
+			}
+			weaker := r.Weaker()
+			if f.strict && len(weaker) > 0 {
+				return fmt.Errorf("--strict: %s", strings.Join(weaker, "; "))
+			}
+			for _, w := range weaker {
+				fmt.Fprintf(cmd.ErrOrStderr(), "cofferdam: warning: %s\n", w)
+			}
+			return enter(cmd.Context(), r)
+		},
+	}
+	flags := c.Flags()
+	flags.SetInterspersed(false) // what follows COMMAND is its own
+	flags.StringVarP(&f.workspace, "workspace", "w", "", "the `folder` that the command may write to (default: the current one)")
+	flags.BoolVar(&f.readOnly, "read-only", false, "the workspace may only be read")
+	flags.StringVar(&f.policy, "policy", "", "a policy: a `file`, or the name of one in "+p.Policies)
+	flags.StringArrayVar(&f.allow, "allow", nil, "allow `HOST[:PORT]` too: port 443 is TLS (default), 80 HTTP, 22 SSH, others TCP")
+	flags.StringArrayVar(&f.read, "read", nil, "a `path` of the host that the command may read, at its own place")
+	flags.StringVar(&f.rootfs, "rootfs", "", "a `folder` with a root file system to run in, which the command may write to")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable: `KEY=VALUE`, or KEY for the caller's value")
+	flags.StringVar(&f.memory, "memory", "", "most memory, as in 512MiB or 4GiB")
+	flags.Float64Var(&f.cpus, "cpus", 0, "most processors' worth of time")
+	flags.Int64Var(&f.pids, "pids", 0, "most processes and threads")
+	flags.BoolVar(&f.strict, "strict", false, "refuse to run where this host cannot give every layer")
+	flags.BoolVar(&f.printSpec, "print-spec", false, "print the OCI spec that would be run, and run nothing")
+	flags.StringVar(&f.name, "name", "", "the sandbox's name (default: the workspace's, and a random part)")
+	return c
+}
+
+func printSpec(w io.Writer, r runner.Request) error {
+	s, _, err := runner.Plan(r)
+	if err != nil {
+		return err
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(s)
+}
+
+// agentStatus is the error of a command that ran and ended: nothing is printed for it.
+type agentStatus runner.Status
+
+func (e agentStatus) Error() string { return "exit status " + strconv.Itoa(int(e)) }
+
+// enter runs the request: as root here, as anybody else in a user namespace, to which this process moves.
+func enter(ctx context.Context, r runner.Request) error {
+	if !r.OneID {
+		return carry(ctx, r)
+	}
+	payload, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return userns.Exec(payload)
+}
+
+// carry runs the request in this process.
+func carry(ctx context.Context, r runner.Request) error {
+	status, err := runner.Run(ctx, r, [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
+	if err != nil {
+		return err
+	}
+	if status != 0 {
+		return agentStatus(status)
+	}
+	return nil
+}
+
+// request gathers what the flags and this host say. What must be known of owners is looked at here, before a user namespace hides them.
+func (f runFlags) request(p sandbox.Paths, args []string) (r runner.Request, err error) {
+	config, err := sandbox.LoadConfig(p.Config)
+	if err != nil {
+		return r, err
+	}
+	me, err := user.Current()
+	if err != nil {
+		return r, fmt.Errorf("find out who is calling: %w", err)
+	}
+	home := filepath.Clean(me.HomeDir)
+	if own := os.Getenv("HOME"); filepath.IsAbs(own) { // programs look there first
+		home = filepath.Clean(own)
+	}
+	workspace, err := realPath(f.workspace, ".")
+	if err != nil {
+		return r, fmt.Errorf("workspace: %w", err)
+	}
+	r = runner.Request{
+		Name: f.name, Args: args, Cwd: workspace, Home: home,
+		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), User: me.Username, Group: me.Username,
+		Upstream: config.Upstream, Paths: p, OneID: os.Geteuid() != 0,
+	}
+	if g, err := user.LookupGroupId(me.Gid); err == nil {
+		r.Group = g.Name
+	}
+	if r.Name == "" {
+		r.Name = nameAfter(workspace)
+	}
+	access := spec.Write
+	if f.readOnly {
+		access = spec.Read
+	}
+	r.Files = []spec.FileRule{{Path: workspace, Source: workspace, Access: access}}
+	if err := f.addReadable(&r); err != nil {
+		return r, err
+	}
+	if f.rootfs != "" {
+		if r.Root, err = realPath(f.rootfs, ""); err != nil {
+			return r, fmt.Errorf("--rootfs: %w", err)
+		}
+	}
+	if r.Limits, err = f.limits(config.Limits); err != nil {
+		return r, err
+	}
+	if r.Env, err = environment(os.Environ(), f.env, r); err != nil {
+		return r, err
+	}
+	if r.Policy, err = f.findPolicy(p); err != nil {
+		return r, err
+	}
+	if r.Proxy, err = sandbox.FindBinary(sandbox.ProxyBinary); err != nil {
+		return r, err
+	}
+	if r.Init, err = sandbox.FindBinary(runner.InitBinary); err != nil {
+		return r, err
+	}
+	return r, nil
+}
+
+// addReadable sorts --read into tools, which are mounted with the others, and files.
+func (f runFlags) addReadable(r *runner.Request) error {
+	for _, at := range f.read {
+		if clean := filepath.Clean(at); spec.IsTool(clean) {
+			r.Optional = append(r.Optional, clean)
+			continue
+		}
+		path, err := filepath.Abs(at)
+		if err != nil {
+			return fmt.Errorf("--read: %w", err)
+		}
+		source, err := realPath(at, "")
+		if err != nil {
+			return fmt.Errorf("--read: %w", err)
+		}
+		r.Files = append(r.Files, spec.FileRule{Path: path, Source: source, Access: spec.Read})
+	}
+	return nil
+}
+
+// limits are what the flags ask for, and no more than the administrator's configuration gives.
+func (f runFlags) limits(ceiling spec.Limits) (spec.Limits, error) {
+	most := ceiling.OrDefault()
+	asked := spec.Limits{Pids: f.pids, CPUs: f.cpus}
+	if f.memory != "" {
+		n, err := units.RAMInBytes(f.memory)
+		if err != nil || n <= 0 {
+			return asked, fmt.Errorf("--memory: %q is not a size", f.memory)
+		}
+		asked.MemoryBytes = n
+	}
+	if err := asked.Validate(); err != nil {
+		return asked, err
+	}
+	asked = asked.OrDefault()
+	return spec.Limits{
+		MemoryBytes: min(most.MemoryBytes, asked.MemoryBytes), Pids: min(most.Pids, asked.Pids), CPUs: min(most.CPUs, asked.CPUs),
+	}, nil
+}
+
+// environment is the agent's: what runner.Passed names of the caller's, who it is, and what --env adds.
+func environment(own, flags []string, r runner.Request) ([]string, error) {
+	var env []string
+	for _, e := range own {
+		if key, _, _ := strings.Cut(e, "="); slices.Contains(runner.Passed(), key) {
+			env = append(env, e)
+		}
+	}
+	env = append(env, "HOME="+r.Home, "USER="+r.User, "LOGNAME="+r.User)
+	for _, e := range flags {
+		key, _, given := strings.Cut(e, "=")
+		if key == "" {
+			return nil, fmt.Errorf("--env %q: want KEY=VALUE or KEY", e)
+		}
+		if !given {
+			value, ok := os.LookupEnv(key)
+			if !ok {
+				return nil, fmt.Errorf("--env %s: it is not set", key)
+			}
+			e = key + "=" + value
+		}
+		env = slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, key+"=") })
+		env = append(env, e)
+	}
+	return env, nil
+}
+
+// realPath resolves a path of the command line; empty stands for other.
+func realPath(p, other string) (string, error) {
+	if p == "" {
+		p = other
+	}
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+// nameAfter makes a name out of a folder's, see sandbox.ID.
+func nameAfter(folder string) string {
+	keep := func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}
+	base := strings.Map(keep, filepath.Base(folder))
+	random := make([]byte, 4)
+	_, _ = rand.Read(random) // never fails
+	name := hex.EncodeToString(random)
+	if base == "" {
+		return name
+	}
+	return base[:min(len(base), 32)] + "-" + name
+}
+
+// userPaths are where an ordinary user's sandboxes live.
+func userPaths() (sandbox.Paths, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return sandbox.Paths{}, err
+	}
+	or := func(key, other string) string {
+		if dir := os.Getenv(key); filepath.IsAbs(dir) { // the specification ignores others
+			return filepath.Clean(dir)
+		}
+		return other
+	}
+	run := or("XDG_RUNTIME_DIR", "")
+	if run == "" {
+		// The specification wants a replacement with the same properties: the caller's alone.
+		run = filepath.Join(os.TempDir(), fmt.Sprintf("cofferdam-%d", os.Getuid()))
+		if err := os.Mkdir(run, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return sandbox.Paths{}, err
+		}
+		if err := private(run); err != nil {
+			return sandbox.Paths{}, err
+		}
+	}
+	return sandbox.UserPaths(run, or("XDG_STATE_HOME", filepath.Join(home, ".local/state")), or("XDG_CONFIG_HOME", filepath.Join(home, ".config"))), nil
+}
