@@ -13,6 +13,7 @@ import (
 
 	"cofferdam.dev/cofferdam/integration/ctrd"
 	"cofferdam.dev/cofferdam/integration/lab"
+	"cofferdam.dev/cofferdam/integration/outcome"
 )
 
 // An escape is something that an agent tries once. It has two tests: under the stock runtime, with the wall down, it succeeds, which shows
@@ -148,6 +149,20 @@ func TestEscapesSucceedWhereTheWallIsDown(t *testing.T) {
 	})
 }
 
+// check judges what an agent was told that tried to escape.
+func (e escape) check(t testing.TB, got outcome.Outcome) {
+	t.Helper()
+	switch {
+	case e.answers:
+	case got.OK:
+		t.Errorf("it succeeded: %s", got)
+	case len(e.errno) > 0 && !slices.Contains(append(e.errno, unknown...), got.Errno):
+		t.Errorf("got %s, want one of %v", got, e.errno)
+	case e.within > 0 && got.Elapsed > e.within:
+		t.Errorf("the refusal took %v, want at most %v", got.Elapsed, e.within)
+	}
+}
+
 const onlyGood = `version: 1
 network:
   unknown: deny
@@ -184,15 +199,7 @@ func TestAnAgentCannotEscape(t *testing.T) {
 						if host.Seen() != seen {
 							t.Error("the host's service saw a connection")
 						}
-						switch {
-						case e.answers:
-						case got.OK:
-							t.Errorf("it succeeded: %s", got)
-						case len(e.errno) > 0 && !slices.Contains(append(e.errno, unknown...), got.Errno):
-							t.Errorf("got %s, want one of %v", got, e.errno)
-						case e.within > 0 && got.Elapsed > e.within:
-							t.Errorf("the refusal took %v, want at most %v", got.Elapsed, e.within)
-						}
+						e.check(t, got)
 					})
 				}
 				// A wall without a gate would be silent, too.

@@ -71,7 +71,7 @@ func prepare(a *lab.Artefacts) {
 	})
 	wg.Go(func() {
 		bin := filepath.Join(a.Dir, "bin")
-		done(needShim, bin, build(bin, "./cmd/containerd-shim-cofferdam-v1", "./cmd/cofferdam-proxy", "./cmd/cofferdam"))
+		done(needShim, bin, release(bin))
 	})
 	wg.Go(func() {
 		archive := filepath.Join(a.Dir, "agent.tar")
@@ -92,7 +92,16 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "cofferdam"), err
 }
 
-// build builds commands of this module into dir, static, as they are released.
+// release builds our binaries into dir as they are released.
+func release(dir string) error {
+	cmd := exec.Command("../hack/build.sh", dir, "./cmd/cofferdam", "./cmd/cofferdam-init", "./cmd/cofferdam-proxy", "./cmd/containerd-shim-cofferdam-v1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// build builds commands of this module into dir, static.
 func build(dir string, packages ...string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

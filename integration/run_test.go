@@ -1,0 +1,342 @@
+//go:build linux
+
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/integration/ctrd"
+	"cofferdam.dev/cofferdam/integration/lab"
+	"cofferdam.dev/cofferdam/integration/outcome"
+)
+
+// person is somebody who runs agents without an engine.
+type person struct {
+	name string
+	id   uint32 // uid and gid
+	home string
+	dir  string // folder with the probe, which the agent may read
+}
+
+// eachPerson runs test as root and as an ordinary user, in whose home there is a secret.
+func eachPerson(t *testing.T, test func(t *testing.T, p person)) {
+	Require(t, needShim, needImage)
+	lab.Get(t)
+	for _, p := range []person{{name: "root"}, {name: "user", id: 4711}} {
+		t.Run(p.name, func(t *testing.T) {
+			base, err := os.MkdirTemp("/srv", "run-") // t.TempDir is closed to others
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(base) })
+			p.home, p.dir = filepath.Join(base, "home"), filepath.Join(base, "probe")
+			a, _ := lab.Inside()
+			probe, err := os.ReadFile(filepath.Join(a.Dir, "probe"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range []error{
+				os.Chmod(base, 0o755),
+				os.Mkdir(p.home, 0o700), os.Mkdir(filepath.Join(p.home, "project"), 0o755), os.Mkdir(filepath.Join(p.home, "run"), 0o700),
+				os.WriteFile(filepath.Join(p.home, "secret"), []byte("secret"), 0o600),
+				os.Mkdir(p.dir, 0o755), os.WriteFile(filepath.Join(p.dir, "probe"), probe, 0o755), os.Chmod(filepath.Join(p.dir, "probe"), 0o4755),
+			} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			err = filepath.Walk(p.home, func(path string, _ os.FileInfo, err error) error {
+				return errors.Join(err, os.Chown(path, int(p.id), int(p.id)))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, p)
+		})
+	}
+}
+
+func (p person) workspace() string { return filepath.Join(p.home, "project") }
+
+// command is cofferdam as the person calls it, in the workspace.
+func (p person) command(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := cliCommand(t, args...)
+	cmd.Dir = p.workspace()
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + p.home, "USER=" + p.name, "TERM=dumb", "LANG=C.UTF-8", "TOKEN=secret",
+		"XDG_RUNTIME_DIR=" + filepath.Join(p.home, "run"),
+	}
+	if p.id != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: p.id, Gid: p.id}}
+	}
+	return cmd
+}
+
+// run runs an agent to its end.
+func (p person) run(t testing.TB, args ...string) ctrd.Result {
+	t.Helper()
+	return finish(t, p.command(t, append([]string{"run"}, args...)...))
+}
+
+// Probe makes one attempt in a sandbox of its own.
+func (p person) Probe(t testing.TB, flags []string, attempt ...string) outcome.Outcome {
+	t.Helper()
+	args := append(append([]string{}, flags...), "--read", p.dir, "--", filepath.Join(p.dir, "probe"))
+	got := p.run(t, append(args, attempt...)...)
+	o, err := outcome.Parse([]byte(got.Stdout))
+	if err != nil {
+		t.Fatalf("probe %s: %v: %s", strings.Join(attempt, " "), err, got)
+	}
+	return o
+}
+
+// states is where the person's sandboxes have their state.
+func (p person) states() string {
+	if p.id == 0 {
+		return "/run/cofferdam/sandboxes"
+	}
+	return filepath.Join(p.home, "run/cofferdam/sandboxes")
+}
+
+func TestRunIsTheCallerAndSeesTheWorkspaceAlone(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		before := lab.Take()
+		script := `id -u; id -g; pwd; ls -a ~; cat ~/secret ../secret; ls -d /srv/*/* /var/* /run/* /tmp/*; echo "${TOKEN-no token}"; echo made >made; echo x >/usr/x; echo done`
+		got := p.run(t, "sh", "-c", script)
+		want := fmt.Sprintf("%d\n%d\n%s\n.\n..\nproject\n%s\n/var/run\n/var/tmp\nno token\ndone\n", p.id, p.id, p.workspace(), p.home)
+		if got.Code != 0 || !sameLines(got.Stdout, want) {
+			t.Errorf("got %s\nwant\n%s", got, want)
+		}
+		st, err := os.Stat(filepath.Join(p.workspace(), "made"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := st.Sys().(*syscall.Stat_t); owner.Uid != p.id || owner.Gid != p.id {
+			t.Errorf("what the agent wrote belongs to %d:%d", owner.Uid, owner.Gid)
+		}
+		if _, err := os.Stat("/usr/x"); err == nil {
+			t.Error("the agent has written to /usr")
+		}
+		if names, _ := filepath.Glob(filepath.Join(p.workspace(), "*")); len(names) != 1 {
+			t.Errorf("the workspace holds %v", names)
+		}
+		lab.NoLeftovers(t, before, notOfASandbox...)
+	})
+}
+
+// sameLines compares without empty lines.
+func sameLines(a, b string) bool { return slices.Equal(strings.Fields(a), strings.Fields(b)) }
+
+func TestRunEndsAsTheCommandDoes(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		if err := os.WriteFile(filepath.Join(p.workspace(), "plain"), []byte("text"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range []struct {
+			args []string
+			code int
+			says string
+		}{
+			{[]string{"true"}, 0, ""},
+			{[]string{"sh", "-c", "exit 42"}, 42, ""},
+			{[]string{"sh", "-c", "kill -9 $$"}, 137, ""},
+			{[]string{"sh", "-c", "kill -TERM $$"}, 143, ""},
+			{[]string{"no-such-command"}, 127, "no-such-command"},
+			{[]string{"./plain"}, 126, "plain"},
+			{[]string{"--no-such-flag", "true"}, 125, "no-such-flag"},
+			{[]string{"-w", "/etc", "true"}, 125, "/etc"},
+			{[]string{"-w", p.home, "true"}, 125, p.home},
+			{[]string{"--policy", "none-of-that-name", "true"}, 125, "none-of-that-name"},
+			{[]string{"--memory", "lots", "true"}, 125, "--memory"},
+			{[]string{"--env", "NOT_SET", "true"}, 125, "NOT_SET"},
+			{[]string{"--read", p.home + "/nothing", "true"}, 125, "nothing"},
+		} {
+			got := p.run(t, row.args...)
+			if got.Code != row.code || !strings.Contains(got.Stderr, row.says) {
+				t.Errorf("%v: %s, want status %d and %q", row.args, got, row.code, row.says)
+			}
+		}
+		if names, _ := filepath.Glob(p.states() + "/[^.]*"); len(names) != 0 {
+			t.Errorf("left behind: %v", names)
+		}
+	})
+}
+
+func TestRunKeepsPipesClean(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		var all []byte
+		for i := range 1 << 16 {
+			all = append(all, byte(i), byte(i>>8), 0, '\r', '\n', 0x1a, 0x04, 0x03, 0xff)
+		}
+		cmd := p.command(t, "run", "cat")
+		cmd.Stdin = bytes.NewReader(all)
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		if err := cmd.Run(); err != nil || !bytes.Equal(out.Bytes(), all) {
+			t.Errorf("%d bytes came back of %d, or others: %v", out.Len(), len(all), err)
+		}
+	})
+}
+
+func TestRunPassesSignalsOn(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1} {
+			cmd := p.command(t, "run", "sh", "-c", `for s in TERM INT HUP USR1; do trap "echo $s; exit 3" $s; done; echo ready; while :; do sleep 0.1; done`)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line := make([]byte, len("ready\n"))
+			if _, err := out.Read(line); err != nil || string(line) != "ready\n" {
+				t.Fatalf("%q, %v", line, err)
+			}
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			rest := new(bytes.Buffer)
+			_, _ = rest.ReadFrom(out)
+			_ = cmd.Wait()
+			if want := strings.TrimPrefix(unix.SignalName(sig), "SIG") + "\n"; rest.String() != want || cmd.ProcessState.ExitCode() != 3 {
+				t.Errorf("%v: the agent said %q and ended with %d", sig, rest, cmd.ProcessState.ExitCode())
+			}
+		}
+	})
+}
+
+// I8: SIGKILL of cofferdam takes everything with it, and what lies on disk goes with the next start.
+func TestRunLeavesNothingWhenKilled(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		before := lab.Take()
+		cmd := p.command(t, "run", "sh", "-c", "sleep 3601 & echo ready; sleep 3602")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+		during := strings.Join(lab.Take().Since(before), "\n")
+		for _, want := range []string{"sleep 3601", "sleep 3602", "cofferdam-proxy", "netns "} {
+			if !strings.Contains(during, want) {
+				t.Errorf("while it runs there is no %q, so its absence would mean nothing:\n%s", want, during)
+			}
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		eventually(t, "processes and namespaces are gone", func() bool {
+			return !slices.ContainsFunc(lab.Take().Since(before), func(line string) bool {
+				return strings.HasPrefix(line, "process ") || strings.HasPrefix(line, "netns ") || strings.HasPrefix(line, "mount ")
+			})
+		})
+		if got := p.run(t, "true"); got.Code != 0 {
+			t.Errorf("the next start: %s", got)
+		}
+		lab.NoLeftovers(t, before, notOfASandbox...)
+	})
+}
+
+func TestRunReachesWhatThePolicyAllows(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		policy := filepath.Join(p.workspace(), "policy.yaml")
+		if err := os.WriteFile(policy, []byte(onlyGood), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(policy, int(p.id), int(p.id)); err != nil {
+			t.Fatal(err)
+		}
+		l := lab.Get(t)
+		for _, row := range egress {
+			t.Run(row.name, func(t *testing.T) {
+				row.check(t, l, func(attempt ...string) outcome.Outcome { return p.Probe(t, []string{"--policy", policy}, attempt...) })
+			})
+		}
+		t.Run("--allow", func(t *testing.T) {
+			mark := l.Mark(t)
+			attempt := []string{"https", "good.test:443", "good.test"}
+			if got := p.Probe(t, nil, attempt...); got.OK {
+				t.Errorf("without a policy: %s", got)
+			}
+			l.Silent(t, mark)
+			if got := p.Probe(t, []string{"--allow", "good.test"}, attempt...); !got.OK {
+				t.Errorf("refused: %s", got)
+			}
+		})
+	})
+}
+
+// The very escapes of the containers, whose controls show that they are ways out where the walls are down.
+func TestRunCannotBeEscaped(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		l, host := lab.Get(t), startHost(t)
+		flags := []string{"--allow", "good.test"}
+		for _, e := range escapes {
+			t.Run(e.name, func(t *testing.T) {
+				mark, seen := l.Mark(t), host.Seen()
+				got := p.Probe(t, flags, fill(host, strings.ReplaceAll(e.attempt, "/usr/local/bin/probe-suid", p.dir+"/probe"))...)
+				l.Silent(t, mark)
+				if host.Seen() != seen {
+					t.Error("the host's service saw a connection")
+				}
+				e.check(t, got)
+			})
+		}
+		if got := p.Probe(t, flags, "https", "good.test:443", "good.test"); !got.OK {
+			t.Errorf("what is allowed is not reached: %s", got)
+		}
+	})
+}
+
+// A sandbox whose proxy is killed refuses, and serves again once there is another one.
+func TestRunSurvivesItsProxy(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		script := fmt.Sprintf(`echo ready; read x; for i in 1 2 3 4 5 6 7 8 9 10; do %s/probe https good.test:443 good.test && break; sleep 0.2; done`, p.dir)
+		cmd := p.command(t, "run", "--allow", "good.test", "--read", p.dir, "sh", "-c", script)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+		if err := exec.Command("pkill", "-9", "-P", fmt.Sprint(cmd.Process.Pid), "cofferdam-proxy").Run(); err != nil {
+			t.Fatalf("kill the proxy: %v", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+		if _, err := in.Write([]byte("\n")); err != nil {
+			t.Fatal(err)
+		}
+		rest := new(bytes.Buffer)
+		_, _ = rest.ReadFrom(out)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the allowed name was not reached again: %v\n%s", err, rest)
+		}
+	})
+}
