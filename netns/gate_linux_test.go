@@ -350,7 +350,7 @@ func TestNewEndsWithItsHolder(t *testing.T) {
 		}
 		must(t, l.Close())
 		// The kernel takes namespaces apart in the background.
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(10 * time.Second); ; <-time.After(time.Millisecond) {
 			if got := names(t, box); slices.Equal(got, []string{"lo"}) {
 				break
 			} else if time.Now().After(deadline) {

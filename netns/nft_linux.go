@@ -35,7 +35,7 @@ func (r Ruleset) apply(ns *os.File) error {
 	if err != nil {
 		return err
 	}
-	defer conn.CloseLasting()
+	defer func() { _ = conn.CloseLasting() }()
 	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: r.Table})
 	for _, name := range r.Counters {
 		conn.AddObj(&nftables.NamedObj{
@@ -166,7 +166,7 @@ func (g *Gate) Counters() (map[string]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.CloseLasting()
+	defer func() { _ = conn.CloseLasting() }()
 	objs, err := conn.GetNamedObjects(&nftables.Table{Family: nftables.TableFamilyINet, Name: Rules().Table})
 	if err != nil {
 		return nil, fmt.Errorf("read counters: %w", err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -71,7 +72,7 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 	grants := spec.Sandbox{Agent: r.Args[0], Files: r.Files, Network: spec.Network{Mode: spec.Proxied}}
 	if r.Root == "" {
 		program.Root, program.ReadOnly = filepath.Join(bundle, rootName), true
-		grants.Tools = append(tools.tools, r.Optional...)
+		grants.Tools = slices.Concat(tools.tools, r.Optional)
 	}
 	return tools, sandbox.Request{
 		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Start: start,

@@ -50,7 +50,7 @@ func emptyAndRemove(dir string) (err error) {
 			return err
 		}
 		killAll(dir)
-		time.Sleep(cgroupPause)
+		<-time.After(cgroupPause)
 	}
 	return err
 }
@@ -64,7 +64,7 @@ func killAll(dir string) {
 	if err != nil {
 		return
 	}
-	for _, field := range strings.Fields(string(b)) {
+	for field := range strings.FieldsSeq(string(b)) {
 		var pid int
 		if _, err := fmt.Sscan(field, &pid); err == nil && pid > 1 {
 			_ = unix.Kill(pid, unix.SIGKILL)
