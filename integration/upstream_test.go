@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -91,28 +92,30 @@ func (s *site) heard() []string {
 	return slices.Clone(s.told)
 }
 
+// configure writes a file of the administrator's, which lasts as long as the test. It lies in an overlay: the host never sees it.
+func configure(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), mode)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(path); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestASiteWithAProxyOfItsOwn: what is allowed goes through the HTTP proxy, at a private address, or directly where the administrator says so;
 // what is denied is told to nobody. Invariants I2, I3.
 func TestASiteWithAProxyOfItsOwn(t *testing.T) {
 	Require(t, needShim)
-	const config, credentials = "/etc/cofferdam/config.yaml", "/etc/cofferdam/proxy-credentials"
+	const credentials = "/etc/cofferdam/proxy-credentials"
 	l := lab.Get(t)
 	l.SetName("proxy.corp.test", "10.1.2.3")
 	t.Cleanup(func() { l.SetName("proxy.corp.test") })
-	err := errors.Join(
-		os.MkdirAll("/etc/cofferdam", 0o755),
-		os.WriteFile(credentials, []byte("ann:hunter2\n"), 0o600),
-		os.WriteFile(config, []byte("version: 1\nupstream:\n  resolver: ["+lab.Resolver+"]\n  proxy:\n    url: http://proxy.corp.test:3128\n"+
-			"    credentials: "+credentials+"\n    no_proxy: [\"*.good.test\"]\n"), 0o644),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // an overlay: the host never sees it
-		if err := errors.Join(os.Remove(config), os.Remove(credentials)); err != nil {
-			t.Error(err)
-		}
-	})
+	configure(t, "/etc/cofferdam/config.yaml", "version: 1\nupstream:\n  resolver: ["+lab.Resolver+"]\n  proxy:\n    url: http://proxy.corp.test:3128\n"+
+		"    credentials: "+credentials+"\n    no_proxy: [\"*.good.test\"]\n", 0o644)
+	configure(t, credentials, "ann:hunter2\n", 0o600)
 	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
 		s := newSite(t, l, map[string]string{"good.test": lab.Good})
 		box := Contained(t, d, Policy(t, onlyGood))
@@ -151,5 +154,31 @@ func TestASiteWithAProxyOfItsOwn(t *testing.T) {
 				}
 			})
 		}
+	})
+}
+
+// The administrator chooses where names lead inside; a proxy that is started anew keeps to it.
+func TestSyntheticAddressesAreTheConfiguredOnes(t *testing.T) {
+	Require(t, needShim)
+	configure(t, "/etc/cofferdam/config.yaml", "version: 1\nsynthetic_addresses: 29.64.0.0/16\n", 0o644)
+	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
+		box := Contained(t, d, Policy(t, onlyGood))
+		check := func(when string) {
+			t.Helper()
+			got := box.Probe(t, "dns", "good.test", "-", "A")
+			if !strings.Contains(got.String(), "29.64.0.") {
+				t.Errorf("%s good.test is at %s", when, got)
+			}
+			if got := box.Probe(t, "https", "good.test:443", "good.test"); !got.OK {
+				t.Errorf("%s what is allowed is not reached: %s", when, got)
+			}
+		}
+		check("at first")
+		before := inspect(t, d, box).Proxy
+		if err := before.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "there is another proxy", func() bool { return inspect(t, d, box).Proxy.PID != before.PID })
+		check("after a restart")
 	})
 }

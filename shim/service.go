@@ -114,7 +114,7 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 	}
 	sb, err := sandbox.Prepare(ctx, s.paths, sandbox.Request{
 		Namespace: namespace, Container: r.ID, Bundle: r.Bundle, Runtime: runtime, Limits: config.Limits,
-		Upstream: config.Upstream, Start: startChild,
+		Upstream: config.Upstream, Pool: config.Pool, Start: startChild,
 	})
 	if err != nil {
 		return nil, err

@@ -151,7 +151,7 @@ func (f runFlags) request(p sandbox.Paths, args []string) (r runner.Request, err
 	r = runner.Request{
 		Name: f.name, Args: args, Cwd: workspace, Home: home,
 		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), User: me.Username, Group: me.Username,
-		Upstream: config.Upstream, Paths: p, OneID: os.Geteuid() != 0,
+		Upstream: config.Upstream, Pool: config.Pool, Paths: p, OneID: os.Geteuid() != 0,
 	}
 	if g, err := user.LookupGroupId(me.Gid); err == nil {
 		r.Group = g.Name

@@ -83,6 +83,19 @@ func special(a netip.Addr) string {
 	return ""
 }
 
+// SpecialBlock says what kind of special-purpose addresses an IPv4 block shares,
+// and is empty if all of it is global unicast.
+func SpecialBlock(b netip.Prefix) string {
+	for _, c := range specialPurpose {
+		for _, p := range c.prefixes {
+			if p.Overlaps(b) {
+				return c.name
+			}
+		}
+	}
+	return ""
+}
+
 // checkPinned refuses what cannot be the address of one server, or can be
 // written in a way that compares differently.
 func checkPinned(a netip.Addr) string {

@@ -1,6 +1,8 @@
 package runner
 
 import (
+	"net/netip"
+
 	"cofferdam.dev/cofferdam/shim/sandbox"
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -26,6 +28,7 @@ type Request struct {
 	Policy   sandbox.Policy
 	Limits   spec.Limits
 	Upstream sandbox.Upstream
+	Pool     netip.Prefix
 
 	Paths sandbox.Paths
 	// Proxy and Init are binaries that belong to this build.

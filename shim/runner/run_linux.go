@@ -75,7 +75,7 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 		grants.Tools = slices.Concat(tools.tools, r.Optional)
 	}
 	return tools, sandbox.Request{
-		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Start: start,
+		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Pool: r.Pool, Start: start,
 		Program: &sandbox.Program{
 			Spec: program.Spec(), Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Weaker: r.Weaker(),
 		},

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -32,6 +34,18 @@ func TestLoadConfig(t *testing.T) {
 		{"memory that is no size", "version: 1\nlimits: {memory: lots}\n", Config{}, "limits.memory"},
 		{"no memory at all", "version: 1\nlimits: {memory: 0}\n", Config{}, "limits.memory"},
 		{"fewer than no pids", "version: 1\nlimits: {pids: -1}\n", Config{}, "limits"},
+		{"a pool", "version: 1\nsynthetic_addresses: 29.64.0.0/16\n", Config{Pool: netip.MustParsePrefix("29.64.0.0/16")}, ""},
+		{"a pool that is a list", "version: 1\nsynthetic_addresses: [29.64.0.0/16]\n", Config{}, ":2: synthetic_addresses: must be one block"},
+		{"a pool that is an address", "version: 1\nsynthetic_addresses: 29.64.0.1\n", Config{}, ":2: synthetic_addresses: \"29.64.0.1\" is not a block"},
+		{"a pool of IPv6", "version: 1\nsynthetic_addresses: 2a00::/14\n", Config{}, "is not a block of IPv4"},
+		{"a pool with host bits", "version: 1\nsynthetic_addresses: 29.64.0.1/16\n", Config{}, "write 29.64.0.0/16"},
+		{"a pool that is too small", "version: 1\nsynthetic_addresses: 29.64.0.0/21\n", Config{}, "a length of 8 to 20"},
+		{"a pool that is everything", "version: 1\nsynthetic_addresses: 0.0.0.0/0\n", Config{}, "a length of 8 to 20"},
+		{"a private pool", "version: 1\nsynthetic_addresses: 10.0.0.0/8\n", Config{}, "(private)"},
+		{"the benchmarks' pool", "version: 1\nsynthetic_addresses: 198.18.0.0/15\n", Config{}, "benchmark"},
+		{"a pool with a metadata address in it", "version: 1\nsynthetic_addresses: 168.0.0.0/8\n", Config{}, "metadata"},
+		{"a pool of documentation", "version: 1\nsynthetic_addresses: 203.0.112.0/20\n", Config{}, "documentation"},
+		{"a multicast pool", "version: 1\nsynthetic_addresses: 239.0.0.0/8\n", Config{}, "multicast"},
 		{"cpus that are no number", "version: 1\nlimits: {cpus: .nan}\n", Config{}, "limits"},
 	}
 	for _, tt := range tests {
@@ -53,7 +67,7 @@ func TestLoadConfig(t *testing.T) {
 			if tt.want.FixedRuntimeFor != "" {
 				tt.want.FixedRuntimeFor = path
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
+			if diff := cmp.Diff(tt.want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -79,8 +93,14 @@ func TestLoadConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := Config{Runtime: "crun", FixedRuntimeFor: ours, Limits: spec.Limits{MemoryBytes: 1 << 30, Pids: 100, CPUs: 0.5}}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 			t.Error(diff)
+		}
+		if err := os.WriteFile(named, []byte("version: 1\nsynthetic_addresses: 29.64.0.0/16\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadConfigs(ours, named); err == nil || !strings.Contains(err.Error(), named+":2: synthetic_addresses: only "+ours) {
+			t.Errorf("a named file's pool: %v", err)
 		}
 		if _, err := LoadConfigs(ours, filepath.Join(dir, "none.yaml")); err == nil {
 			t.Error("a named file that does not exist must be an error")

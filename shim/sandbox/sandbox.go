@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,7 @@ type Request struct {
 	Runtime   Runtime
 	Limits    spec.Limits
 	Upstream  Upstream
+	Pool      netip.Prefix // of synthetic addresses; zero: process.DefaultPool
 	Start     Starter
 	// Program is what to run where there is no engine; nil: what the bundle says.
 	Program *Program
@@ -124,7 +126,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 		}
 	}
 	config := process.Config{
-		Sandbox: s.ID, Policy: plan.state.Policy.Name, PolicyYAML: plan.rules, AllowRoot: r.oneID(),
+		Sandbox: s.ID, Policy: plan.state.Policy.Name, PolicyYAML: plan.rules, AllowRoot: r.oneID(), Pool: r.Pool,
 		Resolver: r.Upstream.Resolver, Proxy: r.Upstream.Proxy, // not in the state, which is on disk
 	}
 	go func() { // ends on its own, with the network or an error
