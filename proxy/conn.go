@@ -140,13 +140,13 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 	if failure == nil {
 		upstream, failure = c.s.dial(ctx, q, targets)
 	}
-	if late, ok := errors.AsType[*denied](failure); ok { // since it was allowed
-		c.deny(q, late.d)
-		return
-	}
 	if failure != nil {
-		c.close(ctx, q, netip.AddrPort{}, 0, 0, failure)
-		c.fail(q, failure)
+		c.close(ctx, q, way{}, 0, 0, failure)
+		if late, ok := errors.AsType[*denied](failure); ok { // since it was allowed
+			c.deny(q, late.d)
+		} else {
+			c.fail(q, failure)
+		}
 		return
 	}
 	defer upstream.Close()
@@ -158,9 +158,9 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		splices: c.s.splices, buffers: &c.s.buffers,
 		spendUp: c.s.budgets.up(d.Budget), spendDown: c.s.budgets.down(d.Budget),
 	}
-	at := addrPortOf(upstream.RemoteAddr())
-	if slices.Contains(targets, at) { // else it is the HTTP proxy of the site
-		q.Addr = at.Addr()
+	to := wayOf(upstream, targets)
+	if to.upstream.IsValid() {
+		q.Addr = to.upstream.Addr()
 	}
 	var cut atomic.Pointer[revoked]
 	release := c.s.watch(&allowed{
@@ -177,7 +177,20 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 	if reason := cut.Load(); reason != nil {
 		err = reason
 	}
-	c.close(ctx, q, at, r.up.Load(), r.down.Load(), err)
+	c.close(ctx, q, to, r.up.Load(), r.down.Load(), err)
+}
+
+// way is where a connection leads: to an upstream, or to the HTTP proxy of the
+// site, which finds the upstream by itself. The zero way leads nowhere.
+type way struct{ upstream, through netip.AddrPort }
+
+// wayOf tells the way of a connection that was dialled for one of the targets.
+func wayOf(c *net.TCPConn, targets []netip.AddrPort) way {
+	at := addrPortOf(c.RemoteAddr())
+	if slices.Contains(targets, at) {
+		return way{upstream: at}
+	}
+	return way{through: at}
 }
 
 // speak carries an allowed connection: an ssh rule's once both sides have said
@@ -241,8 +254,11 @@ func (c *conn) record(q question, d policy.Decision, upstream netip.AddrPort) er
 
 // close writes the end of an allowed connection. reason is nil if both sides
 // closed it in order.
-func (c *conn) close(ctx context.Context, q question, upstream netip.AddrPort, up, down int64, reason error) {
-	r := c.entry(record.Close, q, upstream)
+func (c *conn) close(ctx context.Context, q question, to way, up, down int64, reason error) {
+	r := c.entry(record.Close, q, to.upstream)
+	if to.through.IsValid() {
+		r.Through = to.through.String()
+	}
 	r.BytesUp, r.BytesDown, r.DurationMS = up, down, time.Since(c.start).Milliseconds()
 	ours := errors.Is(reason, net.ErrClosed) || errors.Is(reason, context.Canceled)
 	if ours && ctx.Err() != nil {

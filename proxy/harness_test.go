@@ -41,6 +41,7 @@ type lab struct {
 	idle     time.Duration // zero for the server's own
 	identify time.Duration // the same
 	change   func(*Server) // before it serves
+	full     bool          // the log does not take all records
 	ctx      context.Context
 	others   sync.WaitGroup // connections that the listener did not accept
 	stop     func()         // ends the proxy and waits for it
@@ -107,8 +108,39 @@ func newLab(t testing.TB, policyText string, options ...labOption) *lab {
 		}
 		l.others.Wait()
 	}
-	t.Cleanup(l.stop)
+	t.Cleanup(func() {
+		l.stop()
+		l.checkEnds()
+	})
 	return l
+}
+
+// checkEnds holds every test to this: a connection that was allowed something has exactly one record of its end, whatever that was, and no
+// other has one.
+func (l *lab) checkEnds() {
+	l.t.Helper()
+	if l.full {
+		return
+	}
+	allowed, closed := map[uint64]bool{}, map[uint64]int{}
+	for _, r := range readRecords(l.t, l.log) {
+		switch {
+		case r.Kind == record.Decision && r.Verdict == "allow" && r.Protocol != "dns":
+			allowed[r.Conn] = true
+		case r.Kind == record.Close:
+			closed[r.Conn]++
+		}
+	}
+	for conn := range allowed {
+		if closed[conn] != 1 {
+			l.t.Errorf("connection %d was allowed, and has %d records of its end", conn, closed[conn])
+		}
+	}
+	for conn := range closed {
+		if !allowed[conn] {
+			l.t.Errorf("connection %d was never allowed, and has a record of its end", conn)
+		}
+	}
 }
 
 func openFile(t testing.TB, path string, flags int) *os.File {
@@ -141,7 +173,9 @@ func newRecords(t testing.TB, path string, limits record.Limits) *record.Writer 
 }
 
 func withLogLimit(limit int64) labOption {
-	return func(cfg *Config, l *lab) { cfg.Records = newRecords(l.t, l.log, record.Limits{Life: limit}) }
+	return func(cfg *Config, l *lab) {
+		cfg.Records, l.full = newRecords(l.t, l.log, record.Limits{Life: limit}), true
+	}
 }
 
 func withChange(change func(*Server)) labOption {

@@ -37,7 +37,7 @@ type httpConn struct {
 	allowed  map[target]bool
 	resolved map[target][]netip.AddrPort // for the first dial after a decision
 	last     question                    // the last one that was allowed
-	at       netip.AddrPort              // the last upstream
+	to       way                         // of the last upstream
 	idle     []*httpUpstream             // the last one that was used at the end
 	recorded bool                        // a decision
 
@@ -168,7 +168,7 @@ func (h *httpConn) finish(ctx context.Context) {
 		if failure == nil && h.stopped() {
 			failure = net.ErrClosed
 		}
-		h.close(ctx, h.last, h.at, h.moved.up.Load(), h.moved.down.Load(), failure)
+		h.close(ctx, h.last, h.to, h.moved.up.Load(), h.moved.down.Load(), failure)
 	}
 }
 

@@ -45,7 +45,6 @@ func (h *httpConn) upstreamFor(ctx context.Context, q question) (*httpUpstream, 
 		tcp.Close()
 		return nil, err
 	}
-	h.at = addrPortOf(tcp.RemoteAddr())
 	if err := h.use(u); err != nil {
 		return nil, err
 	}
@@ -116,6 +115,9 @@ func (h *httpConn) dialUpstream(ctx context.Context, t target) (*net.TCPConn, *p
 		return nil, nil, &denied{d}
 	}
 	tcp, err := h.s.dial(ctx, q, targets)
+	if err == nil {
+		h.to = wayOf(tcp, targets)
+	}
 	return tcp, d.Budget, err
 }
 

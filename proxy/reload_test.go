@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/record"
 )
@@ -195,4 +197,47 @@ func TestPolicyChangeDuringDial(t *testing.T) {
 	default:
 		t.Error("not ended")
 	}
+}
+
+// TestDeniedWhileItWaits: a policy that changes between the decision and the
+// connection denies at the last moment. The trail says so, and has an end.
+func TestDeniedWhileItWaits(t *testing.T) {
+	l := newLab(t, bothAllowed)
+	l.upstream(func(*net.TCPConn) { t.Error("the upstream was reached") })
+	for range cap(l.server.pending) { // nobody may dial
+		l.server.pending <- struct{}{}
+	}
+	conn := l.dial(l.synthetic("raw.test"))
+	for deadline := time.Now().Add(patience); len(tcpRecords(t, l)) == 0; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no decision")
+		}
+	}
+	l.reload(nothing)
+	for range cap(l.server.pending) {
+		<-l.server.pending
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection goes on")
+	}
+	l.stop()
+	var trail []string
+	for _, r := range tcpRecords(t, l) {
+		trail = append(trail, strings.TrimSpace(fmt.Sprint(r.Kind, " ", r.Verdict, " ", r.Conn)))
+	}
+	id := tcpRecords(t, l)[0].Conn
+	want := []string{fmt.Sprint("decision allow ", id), fmt.Sprint("close  ", id), fmt.Sprint("decision deny ", id)}
+	if diff := cmp.Diff(want, trail); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func tcpRecords(t *testing.T, l *lab) (found []record.Record) {
+	for _, r := range readRecords(t, l.log) {
+		if r.Protocol == "tcp" {
+			found = append(found, r)
+		}
+	}
+	return found
 }

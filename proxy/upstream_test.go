@@ -178,12 +178,12 @@ func TestThroughProxy(t *testing.T) {
 			}
 			l.stop()
 			for _, r := range readRecords(t, l.log) {
-				want := fmt.Sprintf("[::1]:%d", l.port)
+				upstream, through := fmt.Sprintf("[::1]:%d", l.port), ""
 				if len(test.heads) > 0 {
-					want = s.at.String()
+					upstream, through = "", s.at.String()
 				}
-				if r.Kind == record.Close && r.Upstream != want {
-					t.Errorf("the record says that %s was dialled, want %s", r.Upstream, want)
+				if r.Kind == record.Close && (r.Upstream != upstream || r.Through != through) {
+					t.Errorf("the record says %q through %q, want %q through %q", r.Upstream, r.Through, upstream, through)
 				}
 			}
 		})

@@ -1,9 +1,10 @@
 // Package record is the log of what a sandbox's proxy decided: one JSON object
 // per line, appended by the proxy, read by people and programs outside.
 //
-// Every decision about a connection leaves one record of kind "decision"; an
-// allowed connection also leaves one of kind "close" with the same conn, when
-// it ends. A connection that carries HTTP leaves one decision per host that its
+// Every decision about a connection leaves one record of kind "decision"; a
+// connection that was allowed anything also leaves exactly one of kind "close"
+// with the same conn, when it ends, however it does. If an allowed one turns out
+// to be denied at the last moment, a denial of the same conn follows its close. A connection that carries HTTP leaves one decision per host that its
 // requests name, and one for the denial that ends it. Names are recorded once
 // per process when they are looked up, not once per query. Of a flood of denials
 // the first ones have a record each, and one record counts the further ones that
@@ -46,7 +47,8 @@ type Record struct {
 	Address  string `json:"address,omitempty"`  // original destination, as the agent dialled or asked for it
 	Port     uint16 `json:"port,omitempty"`     // the same
 	Via      string `json:"via,omitempty"`      // connect, absolute or socks5, if the agent asked for it by a proxy protocol
-	Upstream string `json:"upstream,omitempty"` // address and port that the proxy dials; in a close also the site's HTTP proxy's
+	Upstream string `json:"upstream,omitempty"` // address and port that the proxy dials
+	Through  string `json:"through,omitempty"`  // address and port of the site's HTTP proxy, which was told the name; of kind close
 	Rule     string `json:"rule,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Policy   string `json:"policy,omitempty"`
@@ -65,7 +67,7 @@ const maxText = 300
 func (r Record) bounded() Record {
 	for _, s := range []*string{
 		&r.Sandbox, &r.Kind, &r.Verdict, &r.Protocol, &r.Name, &r.Address,
-		&r.Upstream, &r.Rule, &r.Reason, &r.Policy,
+		&r.Upstream, &r.Through, &r.Rule, &r.Reason, &r.Policy,
 	} {
 		if len(*s) > maxText {
 			*s = strings.ToValidUTF8((*s)[:maxText], "") + "..."
