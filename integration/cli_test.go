@@ -21,6 +21,7 @@ import (
 
 	"cofferdam.dev/cofferdam/integration/ctrd"
 	"cofferdam.dev/cofferdam/integration/lab"
+	"cofferdam.dev/cofferdam/proxy/record"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 )
 
@@ -326,5 +327,41 @@ func TestTheDoctorFindsWhatIsWrong(t *testing.T) {
 				t.Errorf("%d FAILs, want %d; want code %d: %s", failed, count, code, got)
 			}
 		})
+	}
+}
+
+// I7: what the kernel refuses, so that no proxy sees it, is written down too: by kind, once it has grown, and at the end.
+func TestRefusedPacketsAreRecorded(t *testing.T) {
+	d := Engine(t, "v2")
+	box := Contained(t, d, Policy(t, onlyGood))
+	id := sandboxID(d, box)
+	box.Probe(t, "udp", "45.67.89.66:51820", "tunnel")
+	denied := func(protocol string) (n int64) {
+		for line := range strings.Lines(cli(t, "log", "--json", id)) {
+			var r record.Record
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatal(err)
+			}
+			if r.Protocol == protocol && r.Verdict == "deny" && r.Reason != "" {
+				n += r.Count
+			}
+		}
+		return n
+	}
+	for deadline := time.Now().Add(20 * time.Second); denied("udp") == 0; <-time.After(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("UDP is not recorded while the agent runs")
+		}
+	}
+	first := denied("udp")
+	box.Probe(t, "udp", "45.67.89.66:443", "initial")
+	box.Remove(t)
+	if n := denied("udp"); n <= first {
+		t.Errorf("%d datagrams at the end, %d before the last one", n, first)
+	}
+	for _, other := range []string{"icmp", "ip", "ipv6"} {
+		if n := denied(other); n != 0 {
+			t.Errorf("%d packets of %s, of which none was sent", n, other)
+		}
 	}
 }

@@ -9,7 +9,8 @@
 // per process when they are looked up, not once per query. Of a flood of denials
 // the first ones have a record each, and one record counts the further ones that
 // differ in nothing but the connection; what is allowed is never counted
-// together. Kind "proxy" is about the process itself, and its "started" begins
+// together. Packets that no proxy sees, since the kernel refuses them, are
+// counted by whoever keeps the log: one denial for many, without a seq. Kind "proxy" is about the process itself, and its "started" begins
 // a new count of seq and conn.
 //
 // The agent chooses many of the strings, so none is trusted: they are bounded
@@ -42,7 +43,7 @@ type Record struct {
 	Kind    string    `json:"kind"`
 
 	Verdict  string `json:"verdict,omitempty"`  // "allow" or "deny"; of kind decision
-	Protocol string `json:"protocol,omitempty"` // dns, tls, http, ssh, tcp or unknown
+	Protocol string `json:"protocol,omitempty"` // dns, tls, http, ssh, tcp or unknown; udp, icmp, ip or ipv6 of packets that the kernel refused
 	Name     string `json:"name,omitempty"`
 	Address  string `json:"address,omitempty"`  // original destination, as the agent dialled or asked for it
 	Port     uint16 `json:"port,omitempty"`     // the same
@@ -87,7 +88,11 @@ func (r Record) String() string {
 	clock := r.Time.Local().Format("15:04:05")
 	switch r.Kind {
 	case Decision:
-		fmt.Fprintf(&b, "%s %-5s %-4s %s  %s", clock, plain(r.Verdict), plain(r.Protocol), r.destination(), plain(r.Reason))
+		fmt.Fprintf(&b, "%s %-5s %-4s ", clock, plain(r.Verdict), plain(r.Protocol))
+		if to := r.destination(); to != "" {
+			b.WriteString(to + "  ")
+		}
+		b.WriteString(plain(r.Reason))
 		if r.Rule != "" {
 			fmt.Fprintf(&b, ": %s", plain(r.Rule))
 		}

@@ -125,12 +125,16 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 		return 0, err
 	}
 	sb.Started()
-	quiet := time.AfterFunc(quietTime, debug.FreeOSMemory)
+	quiet := time.AfterFunc(quietTime, func() {
+		sb.Watch(context.WithoutCancel(ctx))
+		debug.FreeOSMemory()
+	})
 	defer quiet.Stop()
 	return c.wait(ctx)
 }
 
-// quietTime after the start a sandbox is taken to be one that stays: then the memory that the start took is given back.
+// quietTime after the start a sandbox is taken to be one that stays: then what changes is followed, and the memory that the start took is
+// given back.
 const quietTime = 500 * time.Millisecond
 
 // start starts a child; see sandbox.Starter.

@@ -111,13 +111,14 @@ func (s *Sandbox) note(reason string) {
 	}
 }
 
-// Watch begins to follow the policy's file.
+// Watch begins to follow what changes while the agent runs: the policy's file, and the packets that are refused.
 func (s *Sandbox) Watch(ctx context.Context) {
 	release, err := s.use()
 	if err != nil {
 		return // it is being removed
 	}
 	defer release()
+	s.watchRefused(ctx)
 	if err := s.watchPolicy(); err != nil {
 		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("the policy is not followed")
 	}

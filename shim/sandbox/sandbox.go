@@ -79,9 +79,10 @@ type Sandbox struct {
 	records    *record.Log
 	proxy      *supervisor
 
-	life  sync.Mutex // held by what uses the sandbox's parts, and by Close, which takes them down
-	undo  undo       // guarded by life once networked is closed
-	rules []byte     // text of the policy in force; guarded by life
+	life    sync.Mutex        // held by what uses the sandbox's parts, and by Close, which takes them down
+	undo    undo              // guarded by life once networked is closed
+	refused map[string]uint64 // packets that are recorded, by counter of GATE; guarded by life
+	rules   []byte            // text of the policy in force; guarded by life
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -330,6 +331,12 @@ func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, con
 		return err
 	}
 	s.undo.add("decision log", s.records.Close)
+	s.undo.add("refused packets", func() error {
+		if err := s.recordRefused(); err != nil { // no reason to keep the sandbox
+			log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("refused packets")
+		}
+		return nil
+	})
 	names, err := os.OpenFile(p.names(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("names: %w", err)
