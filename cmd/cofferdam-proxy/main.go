@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"cofferdam.dev/cofferdam/proxy"
@@ -82,6 +83,7 @@ func receive(updates net.Conn, name string, server *proxy.Server, stop func()) {
 
 // parse reads a policy; no text is the one that denies everything.
 func parse(name string, text []byte) (*policy.Policy, error) {
+	debug.SetMemoryLimit(process.MemoryLimit(len(text)))
 	if len(text) == 0 {
 		return policy.Default(), nil
 	}

@@ -34,12 +34,14 @@ func (f runFlags) findPolicy(p sandbox.Paths) (sandbox.Policy, error) {
 			return pol, err
 		}
 		pol = sandbox.Policy{Name: name, Path: path, Text: text}
-		if _, err := policy.Parse(path, text); err != nil {
-			return pol, err // by its own lines, before rules are added to it
-		}
 	}
 	if len(f.allow) == 0 {
-		return pol, nil
+		return pol, nil // a mistake in it is found where the sandbox is described
+	}
+	if pol.Path != "" {
+		if _, err := policy.Parse(pol.Path, pol.Text); err != nil {
+			return pol, err // by its own lines, before rules are added to it
+		}
 	}
 	text, err := addRules(pol.Text, f.allow)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 )
 
 // environment is all that the child sees. An idle proxy should be small, and a
-// busy one may trade a little time for that; the limit is soft.
-var environment = []string{"GOGC=50", "GOMEMLIMIT=256MiB"}
+// busy one may trade a little time for that.
+var environment = []string{"GOGC=50"}
 
 // Command describes the process that serves one sandbox. It starts nothing.
 //

@@ -112,6 +112,14 @@ type Files struct {
 	Updates *os.File
 }
 
+// MemoryLimit is the soft limit of memory, as of runtime/debug.SetMemoryLimit,
+// for a process whose policy has a text of that many bytes. A rule takes several
+// times as much as its text, and more while it is parsed: close to the limit the
+// runtime would do little else than collect garbage.
+func MemoryLimit(policy int) int64 {
+	return 256<<20 + 16*int64(policy)
+}
+
 func (f Files) validate() error {
 	var missing []string
 	for _, file := range []struct {
