@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"cofferdam.dev/cofferdam/hack/image"
 	"cofferdam.dev/cofferdam/integration/ctrd"
 	"cofferdam.dev/cofferdam/integration/lab"
@@ -29,6 +31,8 @@ const (
 	needImage = "image" // agentImage
 	needCNI   = "cni"   // the reference plugins
 	needLoad  = "load"  // the client of the proxy's benchmarks
+
+	needLandlock = "landlock" // of the kernel
 )
 
 func TestMain(m *testing.M) {
@@ -78,6 +82,12 @@ func prepare(a *lab.Artefacts) {
 		done(needImage, archive, makeImage(a.Dir, archive))
 	})
 	wg.Go(func() { done(needLoad, filepath.Join(a.Dir, "load"), build(a.Dir, "./integration/load")) })
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno == 0 {
+		done(needLandlock, fmt.Sprint("ABI ", abi), nil)
+	} else {
+		done(needLandlock, "", errno)
+	}
 	const plugins = "/usr/lib/cni" // of Debian's containernetworking-plugins
 	_, err := os.Stat(filepath.Join(plugins, "macvlan"))
 	done(needCNI, plugins, err)

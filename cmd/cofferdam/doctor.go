@@ -77,6 +77,7 @@ func checks(p sandbox.Paths) []check {
 		{"kernel", checkKernel},
 		{"network", checkNetwork},
 		{"seccomp", checkSeccomp},
+		{"landlock", checkLandlock},
 		{"cgroup", checkCgroup},
 		{"runtime", func(ctx context.Context) []finding { return checkRuntime(ctx, p) }},
 		{"containerd", checkContainerd},
@@ -148,6 +149,19 @@ func checkSeccomp(context.Context) []finding {
 		return fail("boot a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters")
 	}
 	return ok("filters")
+}
+
+// checkLandlock: without it the proxy's files are what its user may read. See package confine for what each version adds.
+func checkLandlock(context.Context) []finding {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	const scoped = 6 // the first version that keeps a process from signals and abstract sockets, which the filter does as well
+	switch {
+	case errno != 0:
+		return []finding{{warn, "not there: a proxy that was taken over could read every file that all users can", "boot with lsm=landlock,... (Linux 5.13)"}}
+	case abi < scoped:
+		return ok("ABI %d: files and, from 4 on, binding TCP ports", abi)
+	}
+	return ok("ABI %d", abi)
 }
 
 func checkCgroup(context.Context) []finding {

@@ -123,9 +123,12 @@ func LoadConfigs(path, named string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	for key, section := range map[string]yaml.Node{"upstream": f.Upstream, "synthetic_addresses": f.Pool} {
-		if section.Kind != 0 {
-			return Config{}, fmt.Errorf("%s:%d: %s: only %s may say it", named, section.Line, key, path)
+	for _, only := range []struct {
+		key  string
+		node yaml.Node
+	}{{"upstream", f.Upstream}, {"synthetic_addresses", f.Pool}} {
+		if only.node.Kind != 0 {
+			return Config{}, fmt.Errorf("%s:%d: %s: only %s may say it", named, only.node.Line, only.key, path)
 		}
 	}
 	if n.Runtime != "" {
