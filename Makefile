@@ -15,7 +15,11 @@ build: ## build the binaries into bin/
 	@GO='$(GO)' hack/build.sh bin $(addprefix ./cmd/,$(BINARIES))
 
 .PHONY: run
-run: build ## show the main job: an agent between its two walls, in a private containerd (root on Debian; installs what it needs)
+run: build ## show the main job: an agent between its two walls, without a daemon, as whoever calls; nothing is installed
+	@$(GO) run ./hack/rundemo -bin bin
+
+.PHONY: run-containerd
+run-containerd: build ## the same in a container of a private containerd (root on Debian; installs what it needs)
 	@hack/packages.sh run
 	@$(GO) run ./hack/demo -bin bin
 

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/log"
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
@@ -120,6 +121,10 @@ func enter(ctx context.Context, r runner.Request) error {
 
 // carry runs the request in this process.
 func carry(ctx context.Context, r runner.Request) error {
+	// The terminal is the agent's. What a person should know of is an error here, in the decision log, or in the sandbox's state.
+	if err := log.SetLevel("error"); err != nil {
+		return err
+	}
 	status, err := runner.Run(ctx, r, [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
 	if err != nil {
 		return err

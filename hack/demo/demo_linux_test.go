@@ -30,11 +30,10 @@ func build(t *testing.T) (bin string) {
 	}
 	netnstest.Require(t, "containerd", "ctr", "runc", "busybox")
 	bin = t.TempDir()
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", bin+"/", ".")
+	cmd := exec.Command("../build.sh", bin, "./hack/demo")
 	for _, b := range binaries {
-		cmd.Args = append(cmd.Args, "cofferdam.dev/cofferdam/cmd/"+b)
+		cmd.Args = append(cmd.Args, "./cmd/"+b)
 	}
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command demo shows an agent between its two walls: `make run`.
+// Command demo shows an agent in a container between its two walls: `make run-containerd`.
 //
 // It starts a private containerd in a world of its own (integration/world), writes a policy, makes an image on the spot, runs agent.sh in a
 // container with Cofferdam as the runtime, and checks from outside what has become of each of its attempts: by files, by what a web server
