@@ -15,7 +15,7 @@ var toolPaths = []string{
 	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store",
 
 	"/etc/alternatives", // to which links in /usr/bin lead
-	"/etc/ca-certificates", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/ca-trust/extracted", "/etc/pki/tls/certs", "/etc/crypto-policies",
+	"/etc/ca-certificates/extracted", "/etc/ssl/certs", "/etc/pki/ca-trust/extracted", "/etc/pki/tls/certs", "/etc/crypto-policies",
 	"/etc/fonts", "/etc/java", "/etc/java-*", "/etc/maven", "/etc/perl", "/etc/python3*", "/etc/R", "/etc/terminfo", "/etc/vim",
 }
 

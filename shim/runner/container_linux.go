@@ -24,17 +24,18 @@ import (
 
 // container is libcontainer's, its first process, and the agent in it.
 type container struct {
-	c    *libcontainer.Container
-	p    *libcontainer.Process
-	pid  int
-	init pid1.Start
-	talk *os.File  // to the first process
-	term *terminal // nil: no stream is one
-	used []*os.File
+	create func() (*libcontainer.Container, error)
+	c      *libcontainer.Container // nil: there is none yet
+	p      *libcontainer.Process
+	pid    int
+	init   pid1.Start
+	talk   *os.File  // to the first process
+	term   *terminal // nil: no stream is one
+	used   []*os.File
 }
 
-// createContainer describes the container; nothing runs yet. Whoever gets it calls destroy.
-func createContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, err error) {
+// newContainer describes the container; nothing runs yet, and its root file system need not be there. Whoever gets it calls destroy.
+func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, err error) {
 	config, err := libcontainerConfig(sb.Rewritten, r.Name, !r.OneID)
 	if err != nil {
 		return nil, err
@@ -81,8 +82,8 @@ func createContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *containe
 	}
 	k.talk = os.NewFile(uintptr(fds[0]), "init socket")
 	k.p.ExtraFiles = []*os.File{pid1.FDBinary - 3: binary, pid1.FDSocket - 3: inside}
-	if k.c, err = libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, config); err != nil {
-		return nil, fmt.Errorf("create container: %w", err)
+	k.create = func() (*libcontainer.Container, error) {
+		return libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, config)
 	}
 	return k, nil
 }
@@ -103,6 +104,9 @@ func sealed(path, tmp string) (*os.File, error) {
 
 // start has libcontainer set the container up. Its first process then waits for release.
 func (k *container) start(stdio [3]*os.File) (err error) {
+	if k.c, err = k.create(); err != nil {
+		return fmt.Errorf("create container: %w", err)
+	}
 	if k.term, err = newTerminal(stdio); err != nil {
 		return err
 	}
@@ -285,8 +289,10 @@ func (k *container) destroy() error {
 	if k.term != nil && k.term.master == nil {
 		errs = append(errs, k.term.close())
 	}
-	if err := k.c.Destroy(); err != nil {
-		errs = append(errs, fmt.Errorf("destroy container: %w", err))
+	if k.c != nil {
+		if err := k.c.Destroy(); err != nil {
+			errs = append(errs, fmt.Errorf("destroy container: %w", err))
+		}
 	}
 	return errors.Join(errs...)
 }

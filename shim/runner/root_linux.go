@@ -17,9 +17,8 @@ var merged = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 
 // shown are the other tools that are there on a host without being asked for; see spec.IsTool. A pattern may match several.
 var shown = []string{
-	"/usr", "/nix/store", "/gnu/store", "/etc/alternatives", "/etc/ca-certificates", "/etc/ssl/certs", "/etc/pki/ca-trust/extracted",
-	"/etc/pki/tls/certs", "/etc/crypto-policies", "/etc/fonts", "/etc/java", "/etc/java-*", "/etc/maven", "/etc/perl", "/etc/python3*",
-	"/etc/R", "/etc/terminfo", "/etc/vim",
+	"/usr", "/nix/store", "/gnu/store", "/etc/alternatives", "/etc/ca-certificates/extracted", "/etc/ssl/certs", "/etc/pki/ca-trust/extracted",
+	"/etc/pki/tls/certs", "/etc/crypto-policies", "/etc/fonts", "/etc/java", "/etc/java-*", "/etc/maven",
 }
 
 // copied are the files of /etc that programs look into and that say nothing about who uses this host. What is not everybody's to read is

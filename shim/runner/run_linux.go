@@ -95,23 +95,21 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err != nil {
 		return 0, err
 	}
-	// What a crash has left; a sandbox that cannot be removed hinders nobody but cofferdam gc, which says so.
-	_, _ = sandbox.Collect(r.Paths)
 	sb, err := sandbox.Prepare(ctx, r.Paths, asked)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, sb.Close()) }()
-	if r.Root == "" {
-		if err := makeRoot(filepath.Join(asked.Bundle, rootName), r, tools); err != nil {
-			return 0, err
-		}
+	// Two things that take about as long, and do not need each other.
+	made := make(chan error, 1)
+	go func() { made <- r.makeRoot(asked.Bundle, tools) }()
+	c, err := newContainer(sb, r, asked.Bundle)
+	if err == nil {
+		defer func() { err = errors.Join(err, c.destroy()) }()
 	}
-	c, err := createContainer(sb, r, asked.Bundle)
-	if err != nil {
+	if err := errors.Join(err, <-made); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, c.destroy()) }()
 	if err := c.start(stdio); err != nil {
 		return 0, err
 	}
@@ -125,12 +123,27 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 		return 0, err
 	}
 	sb.Started()
+	// What a crash has left of others. One that cannot be removed hinders nobody but cofferdam gc, which says so.
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		_, _ = sandbox.Collect(r.Paths)
+	}()
+	defer func() { <-collected }()
 	quiet := time.AfterFunc(quietTime, func() {
 		sb.Watch(context.WithoutCancel(ctx))
 		debug.FreeOSMemory()
 	})
 	defer quiet.Stop()
 	return c.wait(ctx)
+}
+
+// makeRoot makes the root file system of an agent that brings none.
+func (r Request) makeRoot(bundle string, t toolchain) error {
+	if r.Root != "" {
+		return nil
+	}
+	return makeRoot(filepath.Join(bundle, rootName), r, t)
 }
 
 // quietTime after the start a sandbox is taken to be one that stays: then what changes is followed, and the memory that the start took is
