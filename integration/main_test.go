@@ -32,7 +32,8 @@ const (
 	needCNI   = "cni"   // the reference plugins
 	needLoad  = "load"  // the client of the proxy's benchmarks
 
-	needLandlock = "landlock" // of the kernel
+	needLandlock  = "landlock"  // of the kernel
+	needResolvers = "resolvers" // programs with different ones
 )
 
 func TestMain(m *testing.M) {
@@ -80,6 +81,10 @@ func prepare(a *lab.Artefacts) {
 	wg.Go(func() {
 		archive := filepath.Join(a.Dir, "agent.tar")
 		done(needImage, archive, makeImage(a.Dir, archive))
+	})
+	wg.Go(func() {
+		dir := filepath.Join(a.Dir, "resolvers")
+		done(needResolvers, dir, resolverPrograms(dir))
 	})
 	wg.Go(func() { done(needLoad, filepath.Join(a.Dir, "load"), build(a.Dir, "./integration/load")) })
 	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
