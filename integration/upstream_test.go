@@ -157,6 +157,40 @@ func TestASiteWithAProxyOfItsOwn(t *testing.T) {
 	})
 }
 
+// A laptop changes networks: a new resolv.conf is renamed over the old one, which is the only one that a confined proxy may read.
+func TestANewResolvConfIsFollowed(t *testing.T) {
+	Require(t, needShim, needLandlock)
+	const conf, other = "/etc/resolv.conf", "9.9.9.10"
+	old, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(text []byte) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(conf+".new", text, 0o644), os.Rename(conf+".new", conf)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := lab.Get(t)
+	box := Contained(t, Engine(t, "v2"), Policy(t, onlyGood))
+	asked := func() string {
+		mark := l.Mark(t)
+		box.Probe(t, "https", "good.test:443", "good.test")
+		for _, e := range l.Since(t, mark) {
+			if e.Kind == "dns" {
+				return e.Dst.Addr().String()
+			}
+		}
+		return "nobody"
+	}
+	if got := asked(); got != lab.Resolver {
+		t.Fatalf("%s was asked, want %s", got, lab.Resolver)
+	}
+	replace([]byte("nameserver " + other + "\n"))
+	t.Cleanup(func() { replace(old) })
+	eventually(t, "the new server is asked", func() bool { return asked() == other })
+}
+
 // The administrator chooses where names lead inside; a proxy that is started anew keeps to it.
 func TestSyntheticAddressesAreTheConfiguredOnes(t *testing.T) {
 	Require(t, needShim)

@@ -612,7 +612,7 @@ func TestTargets(t *testing.T) {
 	}
 
 	silent := newAuthority(t, func(string) []netip.Addr { return nil })
-	l.server.servers = newResolvers([]netip.AddrPort{silent.addr})
+	l.server.servers, _ = newResolvers([]netip.AddrPort{silent.addr})
 	if d, targets, err := l.server.authorize(t.Context(), q); d.Verdict != policy.Allow || len(targets) != 0 || err == nil {
 		t.Errorf("no address: %v, %v, %v", d, targets, err)
 	}

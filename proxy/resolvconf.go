@@ -12,7 +12,8 @@ import (
 
 // keptServers remembers the host's name servers for the time when resolv.conf
 // cannot be read any more: a confined proxy may read the file that was there at
-// its start, and not one that was renamed over it (package confine).
+// its start, and not one that was renamed over it (package confine). Its parent,
+// which can, says what the new one has.
 type keptServers struct {
 	read func() ([]byte, error) // resolv.conf
 
@@ -37,6 +38,13 @@ func (k *keptServers) instead(address string) string {
 		return k.kept[i%len(k.kept)]
 	}
 	return address
+}
+
+// keep remembers the servers of a resolv.conf that somebody else has read.
+func (k *keptServers) keep(conf []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept = nameServers(string(conf))
 }
 
 // nameServers lists the servers of a resolv.conf as package net does.

@@ -32,6 +32,10 @@ func TestKeptServers(t *testing.T) {
 			t.Errorf("%s: %q, want %q", step.what, got, step.want)
 		}
 	}
+	k.keep([]byte("nameserver 192.0.2.7\n"))
+	if got := k.instead("127.0.0.1:53"); got != "192.0.2.7:53" {
+		t.Errorf("told by its parent: %s", got)
+	}
 	if got := nameServers(strings.Repeat("nameserver 192.0.2.1\n", 5)); len(got) != 3 {
 		t.Errorf("%d servers", len(got))
 	}

@@ -24,22 +24,30 @@ var errResolve = errors.New("resolve")
 // A and AAAA at once, ask again by TCP what did not fit, and merge questions that
 // are the same at the same time. Like every program of the host they look into
 // its hosts file first, if nsswitch.conf has it first: what stands there passes
-// the same filter of addresses.
-func newResolvers(servers []netip.AddrPort) []*net.Resolver {
+// the same filter of addresses. kept is nil if servers are given.
+func newResolvers(servers []netip.AddrPort) (resolvers []*net.Resolver, kept *keptServers) {
 	if len(servers) == 0 {
-		kept := &keptServers{read: func() ([]byte, error) { return os.ReadFile("/etc/resolv.conf") }}
+		kept = &keptServers{read: func() ([]byte, error) { return os.ReadFile("/etc/resolv.conf") }}
 		kept.instead("") // while it can be read
 		return []*net.Resolver{{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, kept.instead(address))
-		}}}
+		}}}, kept
 	}
-	resolvers := make([]*net.Resolver, len(servers))
+	resolvers = make([]*net.Resolver, len(servers))
 	for i, server := range servers {
 		resolvers[i] = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, network, server.String())
 		}}
 	}
-	return resolvers
+	return resolvers, nil
+}
+
+// SetResolvConf tells the server what the host's resolv.conf says now, in case
+// that it cannot read it itself. It may be called at any time.
+func (s *Server) SetResolvConf(text []byte) {
+	if s.kept != nil {
+		s.kept.keep(text)
+	}
 }
 
 // lookup resolves a name in UPLINK: an allowed one, or the upstream proxy's. The

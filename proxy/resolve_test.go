@@ -76,10 +76,8 @@ func TestResolvers(t *testing.T) {
 			second := newAuthority(t, func(string) []netip.Addr { return addrs("93.184.216.2") })
 			first.setChange(test.first)
 			second.setChange(test.second)
-			s := &Server{
-				servers:  newResolvers([]netip.AddrPort{first.addr, second.addr}),
-				timeouts: timeouts{resolve: patience, server: patience},
-			}
+			servers, _ := newResolvers([]netip.AddrPort{first.addr, second.addr})
+			s := &Server{servers: servers, timeouts: timeouts{resolve: patience, server: patience}}
 			if strings.Contains(test.name, "silent") {
 				s.timeouts.server = time.Millisecond
 			}

@@ -73,6 +73,7 @@ type Server struct {
 	dns      *ipv4.PacketConn
 	names    *names
 	servers  []*net.Resolver // asked in this order
+	kept     *keptServers    // nil if the servers are not the host's
 	lookups  lookups
 	denials  *denials
 	timeouts timeouts
@@ -140,7 +141,6 @@ func New(cfg Config) (*Server, error) {
 		cfg:     cfg,
 		dns:     dns,
 		names:   names,
-		servers: newResolvers(cfg.Resolver),
 		splices: make(chan struct{}, maxSplices),
 		denials: newDenials(cfg.Records, time.Now),
 		budgets: newBudgets(time.Now),
@@ -155,6 +155,7 @@ func New(cfg Config) (*Server, error) {
 			keep: 2 * time.Minute, head: 10 * time.Second,
 		},
 	}
+	s.servers, s.kept = newResolvers(cfg.Resolver)
 	s.policy.Store(cfg.Policy)
 	return s, nil
 }

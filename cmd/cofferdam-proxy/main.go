@@ -64,17 +64,24 @@ func run(cfg process.Config, files process.Files, ready *os.File) error {
 	return server.Serve(ctx)
 }
 
-// receive puts the policies into force that the parent sends. Without the stream, or with something else on it, this proxy would go on
+// receive puts into force what the parent sends. Without the stream, or with something else on it, this proxy would go on
 // with a policy that nobody can change any more: it ends, and the parent starts another one.
 func receive(updates net.Conn, name string, server *proxy.Server, stop func()) {
 	defer stop()
-	err := process.ReceivePolicies(updates, func(text []byte) error {
-		p, err := parse(name, text)
-		if err != nil {
-			return err
+	err := process.ReceiveUpdates(updates, func(u process.Update, text []byte) error {
+		switch u {
+		case process.NewPolicy:
+			p, err := parse(name, text)
+			if err != nil {
+				return err
+			}
+			server.SetPolicy(p)
+			return nil
+		case process.NewResolvConf:
+			server.SetResolvConf(text)
+			return nil
 		}
-		server.SetPolicy(p)
-		return nil
+		return fmt.Errorf("update %q is not known", byte(u))
 	})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "cofferdam-proxy: %v\n", err)

@@ -23,8 +23,8 @@
 // go over to that one. The folders below /run in which resolver services keep
 // theirs are allowed as a whole. /etc is not: it holds too much that its owners
 // believe to be private. So where /etc/resolv.conf is a file of /etc, a proxy
-// keeps the name servers that it read last (package proxy), and /etc/hosts and
-// /etc/nsswitch.conf count as empty once they were replaced, until the proxy is
+// is told by its parent what the new one has (process.NewResolvConf), and /etc/hosts
+// and /etc/nsswitch.conf count as empty once they were replaced, until the proxy is
 // started anew. What is written into such a file in place is seen at once.
 //
 // # Limits

@@ -20,7 +20,7 @@
 //	6     stream socket to the record log, which the parent keeps (record.Log)
 //	7     names file: the append-only map of synthetic addresses, opened with O_RDWR|O_APPEND
 //	8     ready pipe, write end: "ready\n" or one line of error text, then closed
-//	9     stream socket on which new policies come, see [SendPolicy]
+//	9     stream socket on which changes come, see [Update]
 //
 // [Inherit] is the child's side. It gives up the process's privileges before it
 // returns. The binary then confines itself, with package confine, to the files

@@ -589,19 +589,19 @@ func TestPolicyIsReplaced(t *testing.T) {
 	if !resolves("good.test") || resolves("other.test") {
 		t.Fatal("the first policy is not in force")
 	}
-	if err := SendPolicy(g.updates, []byte("version: 1\nnetwork: {rules: [{allow: other.test}]}\n")); err != nil {
+	if err := NewPolicy.Send(g.updates, []byte("version: 1\nnetwork: {rules: [{allow: other.test}]}\n")); err != nil {
 		t.Fatal(err)
 	}
 	if resolves("good.test") || !resolves("other.test") {
 		t.Error("the second policy is not in force")
 	}
-	if err := SendPolicy(g.updates, []byte("version: 2\n")); err == nil {
+	if err := NewPolicy.Send(g.updates, []byte("version: 2\n")); err == nil {
 		t.Error("a bad policy is taken")
 	}
 	if !resolves("other.test") {
 		t.Error("a bad policy has replaced the good one")
 	}
-	if err := SendPolicy(g.updates, nil); err != nil || resolves("other.test") {
+	if err := NewPolicy.Send(g.updates, nil); err != nil || resolves("other.test") {
 		t.Errorf("no policy does not deny everything: %v", err)
 	}
 	g.updates.Close()

@@ -11,9 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A policy that changes is handed to the process as a message on the stream of
-// fd 9, its text behind four bytes of length, and answered by one byte.
+// An Update is what the parent tells a process that serves: a message on the
+// stream of fd 9, whose text is behind one byte of kind and four of length. It is
+// answered by one byte.
+type Update byte
+
 const (
+	NewPolicy     Update = 'p'
+	NewResolvConf Update = 'r' // the host's resolv.conf, which a confined process cannot read once it was replaced
+
 	updateTaken   = 'k'
 	updateRefused = 'e'
 )
@@ -36,51 +42,51 @@ func Stream() (child *os.File, parent net.Conn, err error) {
 	return child, parent, nil
 }
 
-// SendPolicy hands the text of a new policy to the process at the other end of
-// stream, and returns once it is in force. An error means that it is not: the
-// old one is, or the process is gone.
-func SendPolicy(stream io.ReadWriter, text []byte) error {
+// Send hands a text to the process at the other end of stream, and returns once
+// it is in force. An error means that it is not: the old one is, or the process
+// is gone.
+func (u Update) Send(stream io.ReadWriter, text []byte) error {
 	if len(text) > maxConfig {
-		return fmt.Errorf("send policy: larger than %d bytes", maxConfig)
+		return fmt.Errorf("send update: larger than %d bytes", maxConfig)
 	}
-	message := append(binary.BigEndian.AppendUint32(nil, uint32(len(text))), text...)
+	message := append(binary.BigEndian.AppendUint32([]byte{byte(u)}, uint32(len(text))), text...)
 	if _, err := stream.Write(message); err != nil {
-		return fmt.Errorf("send policy: %w", err)
+		return fmt.Errorf("send update: %w", err)
 	}
 	var answer [1]byte
 	if _, err := io.ReadFull(stream, answer[:]); err != nil {
-		return fmt.Errorf("send policy: %w", err)
+		return fmt.Errorf("send update: %w", err)
 	}
 	if answer[0] != updateTaken {
-		return errors.New("send policy: the proxy does not take it")
+		return errors.New("send update: the proxy does not take it")
 	}
 	return nil
 }
 
-// ReceivePolicies calls take with each text that comes, until the stream ends,
+// ReceiveUpdates calls take with each update that comes, until the stream ends,
 // and answers whether it was taken. It returns nil at the end of the stream.
-func ReceivePolicies(stream io.ReadWriter, take func(text []byte) error) error {
-	var length [4]byte
+func ReceiveUpdates(stream io.ReadWriter, take func(u Update, text []byte) error) error {
+	var head [5]byte
 	for {
-		if _, err := io.ReadFull(stream, length[:]); errors.Is(err, io.EOF) {
+		if _, err := io.ReadFull(stream, head[:]); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("receive policy: %w", err)
+			return fmt.Errorf("receive update: %w", err)
 		}
-		n := binary.BigEndian.Uint32(length[:])
+		n := binary.BigEndian.Uint32(head[1:])
 		if n > maxConfig {
-			return fmt.Errorf("receive policy: %d bytes", n)
+			return fmt.Errorf("receive update: %d bytes", n)
 		}
 		text := make([]byte, n)
 		if _, err := io.ReadFull(stream, text); err != nil {
-			return fmt.Errorf("receive policy: %w", err)
+			return fmt.Errorf("receive update: %w", err)
 		}
 		answer := []byte{updateTaken}
-		if take(text) != nil {
+		if take(Update(head[0]), text) != nil {
 			answer[0] = updateRefused
 		}
 		if _, err := stream.Write(answer); err != nil {
-			return fmt.Errorf("receive policy: %w", err)
+			return fmt.Errorf("receive update: %w", err)
 		}
 	}
 }

@@ -95,12 +95,24 @@ func (s *supervisor) setPolicy(text []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.config.PolicyYAML = text
+	return s.tell(process.NewPolicy, text)
+}
+
+// setResolvConf says what the host's resolv.conf has now. The proxies to come read it themselves.
+func (s *supervisor) setResolvConf(text []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tell(process.NewResolvConf, text)
+}
+
+// tell sends to the current proxy, if there is one, and ends it if it does not take what it is told. mu is held.
+func (s *supervisor) tell(u process.Update, text []byte) error {
 	if s.updates == nil {
 		return nil
 	}
 	err := s.updates.SetDeadline(time.Now().Add(updateTimeout))
 	if err == nil {
-		err = process.SendPolicy(s.updates, text)
+		err = u.Send(s.updates, text)
 	}
 	if err != nil {
 		return errors.Join(err, s.current.Kill())

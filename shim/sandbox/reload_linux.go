@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -16,46 +17,78 @@ import (
 // settleTime is how long a policy file must be left alone before it is read: editors and configuration management write in steps.
 const settleTime = 100 * time.Millisecond
 
-// watchPolicy reloads the policy when its file changes, until the sandbox is closed. It watches the folder, since files are usually
-// replaced. The built-in policy does not change.
-func (s *Sandbox) watchPolicy() error {
-	name := s.policyFile()
-	if name == "" {
-		return nil
+const resolvConf = "/etc/resolv.conf" // the host's, resolv.conf(5)
+
+// watchFiles reloads the policy when its file changes, and tells the proxy of a new resolv.conf, until the sandbox is closed. It watches
+// folders, since files are usually replaced. The built-in policy does not change.
+func (s *Sandbox) watchFiles() error {
+	reload := map[string]func(){resolvConf: s.resolvConfChanged}
+	if name := s.policyFile(); name != "" {
+		reload[name] = s.Reload
 	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watch policies: %w", err)
+		return fmt.Errorf("watch files: %w", err)
 	}
-	if err := w.Add(filepath.Dir(name)); err != nil {
-		w.Close()
-		return fmt.Errorf("watch policies: %w", err)
+	for name := range reload {
+		if err := w.Add(filepath.Dir(name)); err != nil {
+			w.Close()
+			return fmt.Errorf("watch %s: %w", name, err)
+		}
 	}
-	s.undo.add("policy watcher", w.Close)
+	s.undo.add("file watcher", w.Close)
 	go func() { // ends when the watcher is closed
+		changed := map[string]bool{}
 		settled := time.NewTimer(0)
 		defer settled.Stop()
+		all := func() {
+			for name := range reload {
+				changed[name] = true
+			}
+		}
+		all() // at once too: they may have changed before they were watched
 		for {
 			select {
 			case e, ok := <-w.Events:
 				if !ok {
 					return
 				}
-				if e.Name == name {
+				if reload[e.Name] != nil {
+					changed[e.Name] = true
 					settled.Reset(settleTime)
 				}
-			case <-settled.C: // at once too: it may have changed before it was watched
-				s.Reload()
+			case <-settled.C:
+				for name := range changed {
+					reload[name]()
+				}
+				clear(changed)
 			case err, ok := <-w.Errors:
 				if !ok {
 					return
 				}
-				log.L.WithError(err).WithField("sandbox", s.ID).Error("watch policies")
-				settled.Reset(settleTime) // events may be lost
+				log.L.WithError(err).WithField("sandbox", s.ID).Error("watch files")
+				all() // events may be lost
+				settled.Reset(settleTime)
 			}
 		}
 	}()
 	return nil
+}
+
+// resolvConfChanged tells the proxy what the host's resolv.conf has now: a new file in the place of the old one it may not read.
+func (s *Sandbox) resolvConfChanged() {
+	release, err := s.use()
+	if err != nil {
+		return // it is being removed
+	}
+	defer release()
+	text, err := os.ReadFile(resolvConf)
+	if err == nil {
+		err = s.proxy.setResolvConf(text)
+	}
+	if err != nil {
+		log.L.WithError(err).WithField("sandbox", s.ID).Error("the proxy keeps to the old resolv.conf")
+	}
 }
 
 func (s *Sandbox) policyFile() string {
@@ -111,7 +144,7 @@ func (s *Sandbox) note(reason string) {
 	}
 }
 
-// Watch begins to follow what changes while the agent runs: the policy's file, and the packets that are refused.
+// Watch begins to follow what changes while the agent runs: the policy's file, the host's resolv.conf, and the packets that are refused.
 func (s *Sandbox) Watch(ctx context.Context) {
 	release, err := s.use()
 	if err != nil {
@@ -119,7 +152,7 @@ func (s *Sandbox) Watch(ctx context.Context) {
 	}
 	defer release()
 	s.watchRefused(ctx)
-	if err := s.watchPolicy(); err != nil {
+	if err := s.watchFiles(); err != nil {
 		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("the policy is not followed")
 	}
 }
