@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"cofferdam.dev/cofferdam/integration/ctrd"
+	"cofferdam.dev/cofferdam/netns/netnstest"
 )
 
 // rounds of a benchmark: in each, the stock runtime and Cofferdam run in turn on the same containerd, so that what else the machine does
@@ -74,6 +76,60 @@ func BenchmarkIdleMemory(b *testing.B) {
 				b.ReportMetric(float64(pss(b, children(b, shims, "cofferdam-proxy"))), "proxy-KiB")
 				stock.Remove(b)
 				ours.Remove(b)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkRun times `cofferdam run true` beside bwrap with as many namespaces, and tells what an idle sandbox takes, in KiB of all its
+// processes.
+func BenchmarkRun(b *testing.B) {
+	bwrap, err := exec.LookPath("bwrap")
+	if err != nil {
+		netnstest.Skip(b, "bwrap", err.Error())
+	}
+	for _, one := range people {
+		b.Run(one.name, func(b *testing.B) {
+			p := newPerson(b, one.name, one.id)
+			peer := []string{
+				"--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin",
+				"--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--symlink", "usr/sbin", "/sbin", "--proc", "/proc",
+				"--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", p.home, "--bind", p.workspace(), p.workspace(), "--chdir", p.workspace(), "true",
+			}
+			timed := func(cmd *exec.Cmd) time.Duration {
+				began := time.Now()
+				if out, err := cmd.CombinedOutput(); err != nil {
+					b.Fatalf("%v: %s", err, out)
+				}
+				return time.Since(began)
+			}
+			for b.Loop() {
+				var theirs, ours []time.Duration
+				for range rounds {
+					cmd := p.command(b, "run", "true")
+					cmd.Path, cmd.Args = bwrap, append([]string{"bwrap"}, peer...)
+					theirs = append(theirs, timed(cmd))
+					ours = append(ours, timed(p.command(b, "run", "true")))
+				}
+				b.ReportMetric(float64(median(theirs).Microseconds())/1000, "bwrap-ms")
+				b.ReportMetric(float64(median(ours).Microseconds())/1000, "cofferdam-ms")
+				b.ReportMetric(float64(median(ours))/float64(median(theirs)), "ratio")
+
+				cmd := p.command(b, "run", "sleep", "3600")
+				if err := cmd.Start(); err != nil {
+					b.Fatal(err)
+				}
+				<-time.After(2 * time.Second) // idle is what it is once the start has been tidied up
+				pids := []int{cmd.Process.Pid}
+				pids = append(pids, children(b, pids, "cofferdam-proxy")...)
+				pids = append(pids, children(b, pids[:1], "memfd:runc_cloned:cofferdam-init (deleted)")...)
+				if len(pids) != 3 {
+					b.Fatalf("%d processes", len(pids))
+				}
+				b.ReportMetric(float64(pss(b, pids)), "idle-KiB")
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
 			}
 			b.ReportMetric(0, "ns/op")
 		})

@@ -30,41 +30,52 @@ type person struct {
 	dir  string // folder with the probe, which the agent may read
 }
 
-// eachPerson runs test as root and as an ordinary user, in whose home there is a secret.
+// newPerson makes a home with a secret in it, a project, and a folder with the probe.
+func newPerson(t testing.TB, name string, id uint32) person {
+	t.Helper()
+	Require(t, needShim, needImage)
+	base, err := os.MkdirTemp("/srv", "run-") // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	p := person{name: name, id: id, home: filepath.Join(base, "home"), dir: filepath.Join(base, "probe")}
+	a, _ := lab.Inside()
+	probe, err := os.ReadFile(filepath.Join(a.Dir, "probe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{
+		os.Chmod(base, 0o755),
+		os.Mkdir(p.home, 0o700), os.Mkdir(filepath.Join(p.home, "project"), 0o755), os.Mkdir(filepath.Join(p.home, "run"), 0o700),
+		os.WriteFile(filepath.Join(p.home, "secret"), []byte("secret"), 0o600),
+		os.Mkdir(p.dir, 0o755), os.WriteFile(filepath.Join(p.dir, "probe"), probe, 0o755), os.Chmod(filepath.Join(p.dir, "probe"), 0o4755),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = filepath.Walk(p.home, func(path string, _ os.FileInfo, err error) error {
+		return errors.Join(err, os.Chown(path, int(p.id), int(p.id)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// people are root and an ordinary user, by name with their uid.
+var people = []struct {
+	name string
+	id   uint32
+}{{"root", 0}, {"user", 4711}}
+
+// eachPerson runs test as root and as an ordinary user.
 func eachPerson(t *testing.T, test func(t *testing.T, p person)) {
 	Require(t, needShim, needImage)
 	lab.Get(t)
-	for _, p := range []person{{name: "root"}, {name: "user", id: 4711}} {
-		t.Run(p.name, func(t *testing.T) {
-			base, err := os.MkdirTemp("/srv", "run-") // t.TempDir is closed to others
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { os.RemoveAll(base) })
-			p.home, p.dir = filepath.Join(base, "home"), filepath.Join(base, "probe")
-			a, _ := lab.Inside()
-			probe, err := os.ReadFile(filepath.Join(a.Dir, "probe"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, err := range []error{
-				os.Chmod(base, 0o755),
-				os.Mkdir(p.home, 0o700), os.Mkdir(filepath.Join(p.home, "project"), 0o755), os.Mkdir(filepath.Join(p.home, "run"), 0o700),
-				os.WriteFile(filepath.Join(p.home, "secret"), []byte("secret"), 0o600),
-				os.Mkdir(p.dir, 0o755), os.WriteFile(filepath.Join(p.dir, "probe"), probe, 0o755), os.Chmod(filepath.Join(p.dir, "probe"), 0o4755),
-			} {
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			err = filepath.Walk(p.home, func(path string, _ os.FileInfo, err error) error {
-				return errors.Join(err, os.Chown(path, int(p.id), int(p.id)))
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			test(t, p)
-		})
+	for _, one := range people {
+		t.Run(one.name, func(t *testing.T) { test(t, newPerson(t, one.name, one.id)) })
 	}
 }
 
@@ -139,6 +150,44 @@ func TestRunIsTheCallerAndSeesTheWorkspaceAlone(t *testing.T) {
 
 // sameLines compares without empty lines.
 func sameLines(a, b string) bool { return slices.Equal(strings.Fields(a), strings.Fields(b)) }
+
+// What a host cannot give is said at the start and for those who look, and refused where a person wants all of it.
+func TestRunSaysWhatIsWeaker(t *testing.T) {
+	Require(t, needLandlock)
+	eachPerson(t, func(t *testing.T, p person) {
+		weak := p.id != 0 // no cgroup, one uid
+		if got := p.run(t, "true"); strings.Contains(got.Stderr, "warning: no cgroup") != weak {
+			t.Errorf("at the start: %s", got)
+		}
+		if got := p.run(t, "--strict", "true"); (got.Code == 125) != weak || strings.Contains(got.Stderr, "no cgroup") != weak {
+			t.Errorf("--strict: %s", got)
+		}
+		cmd := p.command(t, "run", "--name", "looked-at", "sh", "-c", "echo ready; read x")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+		got := finish(t, p.command(t, "inspect", "looked-at"))
+		if got.Code != 0 || strings.Contains(got.Stdout, "no cgroup of its own") != weak || !strings.Contains(got.Stdout, p.workspace()) {
+			t.Errorf("inspect: %s", got)
+		}
+		if got := finish(t, p.command(t, "ps")); got.Code != 0 || !strings.Contains(got.Stdout, "run:looked-at") || !strings.Contains(got.Stdout, "running") {
+			t.Errorf("ps: %s", got)
+		}
+		in.Close()
+		_ = cmd.Wait()
+	})
+}
 
 func TestRunEndsAsTheCommandDoes(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {

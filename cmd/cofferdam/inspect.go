@@ -57,7 +57,11 @@ func printState(w io.Writer, p sandbox.Paths, st *sandbox.State) {
 	field("status", "%s", status(p, st))
 	field("agent", "%q, pid %d", st.Sandbox.Agent, st.Agent.PID)
 	field("created", "%s", st.Created.Format(time.RFC3339))
-	field("runtime", "%s %s (%s)", st.Runtime.Name, st.Runtime.Version, st.Runtime.Path)
+	if st.Own {
+		field("runtime", "libcontainer, by cofferdam run, pid %d", st.Shim.PID)
+	} else {
+		field("runtime", "%s %s (%s)", st.Runtime.Name, st.Runtime.Version, st.Runtime.Path)
+	}
 	if st.Runtime.Warning != "" {
 		field("", "warning: %s", st.Runtime.Warning)
 	}
@@ -66,6 +70,12 @@ func printState(w io.Writer, p sandbox.Paths, st *sandbox.State) {
 	}
 	if len(st.Sandbox.Files) == 0 {
 		field("files", "none of the host")
+	}
+	for _, t := range st.Sandbox.Tools {
+		field("tools", "%s (read)", t)
+	}
+	for _, w := range st.Weaker {
+		field("weaker", "%s", w)
 	}
 	field("network", "%s", st.Sandbox.Network.Mode)
 	field("proxy", "%s, pid %d, uid %d", proxyStatus(st), st.Proxy.PID, st.Proxy.UID)

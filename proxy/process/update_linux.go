@@ -16,10 +16,13 @@ import (
 // answered by one byte.
 type Update byte
 
+// The kinds of updates.
 const (
 	NewPolicy     Update = 'p'
 	NewResolvConf Update = 'r' // the host's resolv.conf, which a confined process cannot read once it was replaced
+)
 
+const (
 	updateTaken   = 'k'
 	updateRefused = 'e'
 )
