@@ -189,6 +189,60 @@ func TestRunSaysWhatIsWeaker(t *testing.T) {
 	})
 }
 
+// A root file system of its own, by flag and as an OCI bundle: the agent sees that one, and of the host its workspace.
+func TestRunInARootFileSystem(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		bundle := filepath.Join(p.workspace(), "bundle")
+		root := filepath.Join(bundle, "rootfs")
+		data, err := os.ReadFile("/bin/busybox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := fmt.Sprintf(`{"ociVersion": "1.0.2", "process": {"args": ["sh", "-c", "id -u; cat /etc/motd; echo $WHO; echo x >/work/y; ls /usr /home 2>&1"],
+			"cwd": "/work", "env": ["PATH=/bin", "WHO=bundle"], "user": {"uid": 1234, "gid": 1234}}, "root": {"path": "rootfs"},
+			"mounts": [{"destination": "/work", "type": "bind", "source": %q, "options": ["rbind", "rw"]},
+				{"destination": "/host", "type": "bind", "source": %q, "options": ["rbind", "rw"]}],
+			"linux": {}, "annotations": {"cofferdam.dev/workspace": "/work"}}`, filepath.Join(p.home, "shared"), p.home)
+		for _, err := range []error{
+			os.MkdirAll(filepath.Join(root, "bin"), 0o755), os.MkdirAll(filepath.Join(root, "etc"), 0o755), os.Mkdir(filepath.Join(p.home, "shared"), 0o777),
+			os.Chmod(filepath.Join(p.home, "shared"), 0o777),
+			os.WriteFile(filepath.Join(root, "bin/busybox"), data, 0o755), os.WriteFile(filepath.Join(root, "etc/motd"), []byte("of the root\n"), 0o644),
+			os.Symlink("busybox", filepath.Join(root, "bin/sh")), os.Symlink("busybox", filepath.Join(root, "bin/cat")),
+			os.Symlink("busybox", filepath.Join(root, "bin/id")), os.Symlink("busybox", filepath.Join(root, "bin/ls")),
+			os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o644), exec.Command("chown", "-R", fmt.Sprint(p.id), p.home).Run(),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := p.run(t, "-w", filepath.Join(p.home, "shared"), "--rootfs", root, "--env", "PATH=/bin", "--", "sh", "-c", "id -u; cat /etc/motd; echo x >x; ls /usr /home 2>&1")
+		if got.Code == 0 || !strings.HasPrefix(got.Stdout, fmt.Sprintf("%d\nof the root\n", p.id)) || !strings.Contains(got.Stdout, "/usr: No such file") {
+			t.Errorf("--rootfs: %s", got)
+		}
+		if _, err := os.Stat(filepath.Join(p.home, "shared/x")); err != nil {
+			t.Errorf("--rootfs: %v", err)
+		}
+		before, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = p.run(t, "--bundle", bundle)
+		if !strings.HasPrefix(got.Stdout, "1234\nof the root\nbundle\n") || !strings.Contains(got.Stdout, "/usr: No such file") {
+			t.Errorf("--bundle: %s", got)
+		}
+		if _, err := os.Stat(filepath.Join(p.home, "shared/y")); err != nil {
+			t.Errorf("--bundle: %v", err)
+		}
+		if after, err := os.ReadFile(filepath.Join(bundle, "config.json")); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("the bundle has changed: %v", err)
+		}
+		got = p.run(t, "--bundle", bundle, "--print-spec")
+		if got.Code != 0 || strings.Contains(got.Stdout, `"/host"`) || !strings.Contains(got.Stdout, `"/work"`) || !strings.Contains(got.Stdout, "SCMP_ACT_ERRNO") {
+			t.Errorf("--print-spec: %s", got)
+		}
+	})
+}
+
 func TestRunEndsAsTheCommandDoes(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {
 		if err := os.WriteFile(filepath.Join(p.workspace(), "plain"), []byte("text"), 0o644); err != nil {

@@ -61,8 +61,6 @@ type Program struct {
 	Root     string // folder that becomes the root file system
 	ReadOnly bool   // the root; Home and /tmp can be written then, and are gone afterwards
 	Home     string // absolute
-	Cgroup   string // linux.cgroupsPath; empty: none of its own
-	MaxProcs uint64 // RLIMIT_NPROC, which counts the user's processes in a user namespace; 0: as it is
 }
 
 // Spec returns the least that Rewrite accepts. It grants nothing: what the agent sees of the host is in the Sandbox.
@@ -74,10 +72,7 @@ func (p Program) Spec() *specs.Spec {
 		Process: &specs.Process{
 			Args: p.Args, Env: p.Env, Cwd: p.Cwd, User: specs.User{UID: p.UID, GID: p.GID}, Terminal: p.Terminal,
 		},
-		Linux: &specs.Linux{CgroupsPath: p.Cgroup},
-	}
-	if p.MaxProcs != 0 {
-		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NPROC", Soft: p.MaxProcs, Hard: p.MaxProcs}}
+		Linux: &specs.Linux{},
 	}
 	if p.UID == 0 { // root in an image installs packages, root of the host writes what belongs to others in its workspace
 		caps := AllowedCapabilities()

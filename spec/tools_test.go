@@ -33,7 +33,7 @@ func TestIsTool(t *testing.T) {
 func TestProgramGolden(t *testing.T) {
 	p := spec.Program{
 		Args: []string{"true"}, Env: []string{"PATH=/usr/bin"}, Cwd: "/home/u/project", UID: 1000, GID: 1000,
-		Root: "rootfs", ReadOnly: true, Home: "/home/u", Cgroup: "/cofferdam/web-1",
+		Root: "rootfs", ReadOnly: true, Home: "/home/u",
 	}
 	sb := spec.Sandbox{
 		ID: "run:web-1", Agent: "true", Tools: []string{"/usr", "/etc/ssl/certs"}, Network: spec.Network{Mode: spec.Proxied},

@@ -30,11 +30,11 @@ import (
 
 // runFlags are those of `cofferdam run`.
 type runFlags struct {
-	workspace, policy, rootfs, name, memory string
-	allow, read, env                        []string
-	cpus                                    float64
-	pids                                    int64
-	readOnly, strict, printSpec             bool
+	workspace, policy, rootfs, bundle, name, memory string
+	allow, read, env                                []string
+	cpus                                            float64
+	pids                                            int64
+	readOnly, strict, printSpec                     bool
 }
 
 func runCommand(p sandbox.Paths) *cobra.Command {
@@ -54,7 +54,12 @@ a failure of cofferdam's own.`,
 		Example: `  cofferdam run -- make test
   cofferdam run --policy web --allow api.example.org -w ~/src/project sh
   cofferdam run --rootfs /srv/images/debian -- apt-get update`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 && f.bundle == "" {
+				return errors.New("a command is needed, or --bundle")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := f.request(p, args)
 			if err != nil {
@@ -81,6 +86,7 @@ a failure of cofferdam's own.`,
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow `HOST[:PORT]` too: port 443 is TLS (default), 80 HTTP, 22 SSH, others TCP")
 	flags.StringArrayVar(&f.read, "read", nil, "a `path` of the host that the command may read, at its own place")
 	flags.StringVar(&f.rootfs, "rootfs", "", "a `folder` with a root file system to run in, which the command may write to")
+	flags.StringVar(&f.bundle, "bundle", "", "an OCI bundle's `folder`: what it says is run, its root, process and workspace, as a container would")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable: `KEY=VALUE`, or KEY for the caller's value")
 	flags.StringVar(&f.memory, "memory", "", "most memory, as in 512MiB or 4GiB")
 	flags.Float64Var(&f.cpus, "cpus", 0, "most processors' worth of time")
@@ -136,7 +142,7 @@ func carry(ctx context.Context, r runner.Request) error {
 }
 
 // request gathers what the flags and this host say. What must be known of owners is looked at here, before a user namespace hides them.
-func (f runFlags) request(p sandbox.Paths, args []string) (r runner.Request, err error) {
+func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, err error) {
 	config, err := sandbox.LoadConfig(p.Config)
 	if err != nil {
 		return r, err
@@ -183,6 +189,11 @@ func (f runFlags) request(p sandbox.Paths, args []string) (r runner.Request, err
 	if r.Env, err = environment(os.Environ(), f.env, r); err != nil {
 		return r, err
 	}
+	if f.bundle != "" {
+		if err := f.readBundle(&r); err != nil {
+			return r, err
+		}
+	}
 	if r.Policy, err = f.findPolicy(p); err != nil {
 		return r, err
 	}
@@ -193,6 +204,54 @@ func (f runFlags) request(p sandbox.Paths, args []string) (r runner.Request, err
 		return r, err
 	}
 	return r, nil
+}
+
+// readBundle takes from an OCI bundle what there is to run, and for whom. Of the host it sees the workspace that the bundle asks for, see
+// spec.Describe, and no other folder that was not named by a flag.
+func (f *runFlags) readBundle(r *runner.Request) error {
+	if f.workspace != "" || f.rootfs != "" {
+		return errors.New("--bundle: the bundle says where the workspace and the root file system are")
+	}
+	dir, err := realPath(f.bundle, "")
+	if err != nil {
+		return fmt.Errorf("--bundle: %w", err)
+	}
+	s, err := spec.ReadBundle(dir)
+	if err != nil {
+		return fmt.Errorf("--bundle: %w", err)
+	}
+	sb, err := spec.Describe(s, runner.Namespace+":"+r.Name)
+	if err != nil {
+		return fmt.Errorf("--bundle: %w", err)
+	}
+	if s.Root == nil || s.Linux == nil {
+		return errors.New("--bundle: root and linux are needed")
+	}
+	if !filepath.IsAbs(s.Root.Path) {
+		s.Root.Path = filepath.Join(dir, s.Root.Path)
+	}
+	if s.Root.Path, err = filepath.EvalSymlinks(s.Root.Path); err != nil {
+		return fmt.Errorf("--bundle: root.path: %w", err)
+	}
+	if len(r.Args) == 0 {
+		r.Args = s.Process.Args
+	}
+	if len(r.Args) == 0 {
+		return errors.New("--bundle: process.args is empty")
+	}
+	s.Process.Args = r.Args
+	for _, e := range f.env {
+		if !strings.Contains(e, "=") {
+			e += "=" + os.Getenv(e) // that it is set was looked at
+		}
+		s.Process.Env = append(s.Process.Env, e)
+	}
+	if f.policy == "" {
+		f.policy = sb.Network.Policy
+	}
+	r.Spec, r.UID, r.GID = s, s.Process.User.UID, s.Process.User.GID
+	r.Files = append(sb.Files, r.Files[1:]...) // the first one is the current folder
+	return nil
 }
 
 // addReadable sorts --read into tools, which are mounted with the others, and files.

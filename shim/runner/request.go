@@ -3,6 +3,8 @@ package runner
 import (
 	"net/netip"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"cofferdam.dev/cofferdam/shim/sandbox"
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -20,6 +22,8 @@ type Request struct {
 	UID, GID    uint32
 	User, Group string
 
+	// Spec is that of an OCI bundle, with an absolute root.path; nil: one is made of Args, Env, Cwd, Home and Root.
+	Spec *specs.Spec
 	// Root is a folder that becomes the root file system, which the agent may write to; empty: the host's own programs, read-only.
 	Root string
 	// Optional are tools that are seen only if asked for, such as /opt; see spec.IsTool.

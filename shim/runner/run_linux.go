@@ -60,24 +60,32 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 		return toolchain{}, sandbox.Request{}, err
 	}
 	bundle := r.Paths.Bundle(id)
-	program := spec.Program{
-		Args: r.Args, Env: r.Env, Cwd: r.Cwd, UID: r.UID, GID: r.GID, Root: r.Root, Home: r.Home,
-	}
-	if r.OneID {
-		program.UID, program.GID = 0, 0 // outside of the inner user namespace
-		program.MaxProcs = uint64(r.Limits.OrDefault().Pids)
-	} else {
-		program.Cgroup = "/cofferdam/" + r.Name
-	}
 	grants := spec.Sandbox{Agent: r.Args[0], Files: r.Files, Network: spec.Network{Mode: spec.Proxied}}
-	if r.Root == "" {
-		program.Root, program.ReadOnly = filepath.Join(bundle, rootName), true
-		grants.Tools = slices.Concat(tools.tools, r.Optional)
+	s := r.Spec
+	if s == nil {
+		program := spec.Program{Args: r.Args, Env: r.Env, Cwd: r.Cwd, Root: r.Root, Home: r.Home}
+		if !r.OneID {
+			program.UID, program.GID = r.UID, r.GID
+		}
+		if r.Root == "" {
+			program.Root, program.ReadOnly = filepath.Join(bundle, rootName), true
+			grants.Tools = slices.Concat(tools.tools, r.Optional)
+		}
+		s = program.Spec()
+	}
+	s.Linux.CgroupsPath = "/cofferdam/" + r.Name
+	if r.OneID {
+		s.Linux.CgroupsPath = ""
+		s.Process.User = specs.User{Umask: s.Process.User.Umask} // outside of the inner user namespace
+		// Counted per user namespace: of the inner one, all of the agent's.
+		s.Process.Rlimits = slices.DeleteFunc(s.Process.Rlimits, func(l specs.POSIXRlimit) bool { return l.Type == "RLIMIT_NPROC" })
+		most := uint64(r.Limits.OrDefault().Pids)
+		s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: most, Hard: most})
 	}
 	return tools, sandbox.Request{
 		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Pool: r.Pool, Start: start,
 		Program: &sandbox.Program{
-			Spec: program.Spec(), Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Weaker: r.Weaker(),
+			Spec: s, Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Weaker: r.Weaker(),
 		},
 	}, nil
 }
@@ -140,7 +148,7 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 
 // makeRoot makes the root file system of an agent that brings none.
 func (r Request) makeRoot(bundle string, t toolchain) error {
-	if r.Root != "" {
+	if r.Root != "" || r.Spec != nil {
 		return nil
 	}
 	return makeRoot(filepath.Join(bundle, rootName), r, t)
