@@ -361,7 +361,7 @@ func TestRunLeavesNothingWhenKilled(t *testing.T) {
 
 func TestRunReachesWhatThePolicyAllows(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {
-		policy := filepath.Join(p.workspace(), "policy.yaml")
+		policy := filepath.Join(p.home, "policy.yaml")
 		if err := os.WriteFile(policy, []byte(onlyGood), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -385,6 +385,44 @@ func TestRunReachesWhatThePolicyAllows(t *testing.T) {
 				t.Errorf("refused: %s", got)
 			}
 		})
+	})
+}
+
+// I5: an agent must not be handed the policy that is followed while it runs, or the programs that are run outside, not by a link either.
+func TestRunKeepsWhatItUsesOutOfReach(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		inside, link := filepath.Join(p.workspace(), "policy.yaml"), filepath.Join(p.home, "link.yaml")
+		bin := filepath.Join(p.workspace(), "bin")
+		for _, err := range []error{
+			os.WriteFile(inside, []byte(onlyGood), 0o644), os.Chown(inside, int(p.id), int(p.id)), os.Symlink(inside, link), os.Mkdir(bin, 0o755),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, policy := range []string{inside, link} {
+			if got := p.run(t, "--policy", policy, "true"); got.Code != 125 || !strings.Contains(got.Stderr, "used outside") {
+				t.Errorf("%s: %s", policy, got)
+			}
+			if got := p.run(t, "--policy", policy, "--read-only", "true"); got.Code != 0 {
+				t.Errorf("%s, read-only: %s", policy, got)
+			}
+		}
+		a, _ := lab.Inside()
+		for _, name := range []string{"cofferdam", "cofferdam-init", "cofferdam-proxy"} {
+			data, err := os.ReadFile(filepath.Join(a.Paths[needShim], name))
+			if err == nil {
+				err = errors.Join(os.WriteFile(filepath.Join(bin, name), data, 0o755), os.Chown(filepath.Join(bin, name), int(p.id), int(p.id)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		cmd := p.command(t, "run", "true")
+		cmd.Path = filepath.Join(bin, "cofferdam")
+		if got := finish(t, cmd); got.Code != 125 || !strings.Contains(got.Stderr, "used outside") {
+			t.Errorf("cofferdam in the workspace: %s", got)
+		}
 	})
 }
 

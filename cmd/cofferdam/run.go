@@ -175,6 +175,9 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, er
 		access = spec.Read
 	}
 	r.Files = []spec.FileRule{{Path: workspace, Source: workspace, Access: access}}
+	if here, err := realPath("", "."); err == nil && strings.HasPrefix(here, workspace+"/") {
+		r.Cwd = here
+	}
 	if err := f.addReadable(&r); err != nil {
 		return r, err
 	}

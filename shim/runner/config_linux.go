@@ -18,7 +18,6 @@ func libcontainerConfig(s *specs.Spec, name string, ownCgroup bool) (*configs.Co
 	without.Linux = &linux
 	c, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName: name, Spec: &without,
-		NoNewKeyring:    true, // the filter denies keyctl, add_key and request_key
 		RootlessCgroups: !ownCgroup,
 	})
 	if err != nil {

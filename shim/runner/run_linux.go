@@ -85,9 +85,18 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 	return tools, sandbox.Request{
 		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Pool: r.Pool, Start: start,
 		Program: &sandbox.Program{
-			Spec: s, Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Weaker: r.Weaker(),
+			Spec: s, Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Weaker: r.Weaker(), Outside: r.outside(),
 		},
 	}, nil
+}
+
+// outside are the files that are used out here.
+func (r Request) outside() []string {
+	files := []string{r.Proxy, r.Init, "/proc/self/exe"}
+	if r.Policy.Path != "" {
+		files = append(files, r.Policy.Path)
+	}
+	return files
 }
 
 const rootName = "rootfs" // in a bundle

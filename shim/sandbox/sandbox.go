@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,6 +51,8 @@ type Program struct {
 	// Proxy is the proxy's binary, which the caller trusts; empty: the one beside this executable. In a user namespace it cannot be told
 	// any more whose a file is.
 	Proxy string
+	// Outside are files that this or the next sandbox uses out here: programs, the policy. No grant may let an agent write to them.
+	Outside []string
 	// Weaker says which layers of the walls this host does not have, for those who look at the sandbox.
 	Weaker []string
 }
@@ -96,7 +99,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := describe(p, r)
+	plan, err := describe(p, r, binary)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +142,11 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 
 // Plan returns what Prepare would make of the request, and why, and changes nothing.
 func Plan(p Paths, r Request) (*specs.Spec, []spec.Change, error) {
-	plan, err := describe(p, r)
+	binary, err := r.proxyBinary()
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := describe(p, r, binary)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,7 +174,8 @@ type plan struct {
 	sources *sources
 }
 
-func describe(p Paths, r Request) (_ plan, err error) {
+// describe plans the sandbox. outside is a file that is used out here, as those of Program.Outside are.
+func describe(p Paths, r Request, outside string) (_ plan, err error) {
 	id, err := ID(r.Namespace, r.Container)
 	if err != nil {
 		return plan{}, err
@@ -198,6 +206,13 @@ func describe(p Paths, r Request) (_ plan, err error) {
 		return plan{}, err
 	}
 	sb.Files = sources.rules
+	written := slices.Clone(sb.Files)
+	if sources.root != nil { // a root file system elsewhere
+		written = append(written, spec.FileRule{Source: sources.root.Name(), Access: spec.Write})
+	}
+	if err := r.keepOutside(written, outside); err != nil {
+		return plan{}, err
+	}
 	rewritten, changes, err := spec.Rewrite(original, sb, host)
 	if err != nil {
 		return plan{}, err
@@ -214,6 +229,26 @@ func describe(p Paths, r Request) (_ plan, err error) {
 		state.Own, state.Cgroup, state.Weaker = true, rewritten.Linux.CgroupsPath, r.Program.Weaker
 	}
 	return plan{spec: rewritten, rules: rules, sources: sources, state: state}, nil
+}
+
+// keepOutside refuses grants by which an agent could change what is run or believed out here: a proxy that is started anew, the policy that
+// is followed (I5).
+func (r Request) keepOutside(files []spec.FileRule, outside ...string) error {
+	if r.Program != nil {
+		outside = append(outside, r.Program.Outside...)
+	}
+	for _, path := range outside {
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if f.Access == spec.Write && (real == f.Source || strings.HasPrefix(real, f.Source+"/")) {
+				return &spec.RefusedError{Path: "workspace[" + f.Source + "]", Reason: "it holds " + path + ", which is used outside, and which the agent could change"}
+			}
+		}
+	}
+	return nil
 }
 
 // asked returns the spec to begin with, and what it asks for.
