@@ -114,6 +114,20 @@ func (p person) Probe(t testing.TB, flags []string, attempt ...string) outcome.O
 	return o
 }
 
+// install copies our binaries into a folder of the person's.
+func (p person) install(t testing.TB, dir string) {
+	t.Helper()
+	a, _ := lab.Inside()
+	err := os.Mkdir(dir, 0o755)
+	for _, name := range []string{"cofferdam", "cofferdam-init", "cofferdam-proxy"} {
+		data, rerr := os.ReadFile(filepath.Join(a.Paths[needShim], name))
+		err = errors.Join(err, rerr, os.WriteFile(filepath.Join(dir, name), data, 0o755), os.Chown(filepath.Join(dir, name), int(p.id), int(p.id)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // states is where the person's sandboxes have their state.
 func (p person) states() string {
 	if p.id == 0 {
@@ -388,13 +402,24 @@ func TestRunReachesWhatThePolicyAllows(t *testing.T) {
 	})
 }
 
+// A host that gives no user namespaces is named, with nothing left: here it is a sandbox, whose filter denies them.
+func TestRunSaysWhatTheHostLacks(t *testing.T) {
+	p := newPerson(t, "user", 4711)
+	bin := filepath.Join(p.home, "bin")
+	p.install(t, bin)
+	got := p.run(t, "--read", bin, "--", filepath.Join(bin, "cofferdam"), "run", "true")
+	if got.Code != 125 || !strings.Contains(got.Stderr, "cofferdam: error: make a user namespace: unshare: operation not permitted") {
+		t.Errorf("got %s", got)
+	}
+}
+
 // I5: an agent must not be handed the policy that is followed while it runs, or the programs that are run outside, not by a link either.
 func TestRunKeepsWhatItUsesOutOfReach(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {
 		inside, link := filepath.Join(p.workspace(), "policy.yaml"), filepath.Join(p.home, "link.yaml")
 		bin := filepath.Join(p.workspace(), "bin")
 		for _, err := range []error{
-			os.WriteFile(inside, []byte(onlyGood), 0o644), os.Chown(inside, int(p.id), int(p.id)), os.Symlink(inside, link), os.Mkdir(bin, 0o755),
+			os.WriteFile(inside, []byte(onlyGood), 0o644), os.Chown(inside, int(p.id), int(p.id)), os.Symlink(inside, link),
 		} {
 			if err != nil {
 				t.Fatal(err)
@@ -408,16 +433,7 @@ func TestRunKeepsWhatItUsesOutOfReach(t *testing.T) {
 				t.Errorf("%s, read-only: %s", policy, got)
 			}
 		}
-		a, _ := lab.Inside()
-		for _, name := range []string{"cofferdam", "cofferdam-init", "cofferdam-proxy"} {
-			data, err := os.ReadFile(filepath.Join(a.Paths[needShim], name))
-			if err == nil {
-				err = errors.Join(os.WriteFile(filepath.Join(bin, name), data, 0o755), os.Chown(filepath.Join(bin, name), int(p.id), int(p.id)))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
+		p.install(t, bin)
 		cmd := p.command(t, "run", "true")
 		cmd.Path = filepath.Join(bin, "cofferdam")
 		if got := finish(t, cmd); got.Code != 125 || !strings.Contains(got.Stderr, "used outside") {

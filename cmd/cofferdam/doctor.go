@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -76,6 +77,7 @@ func checks(p sandbox.Paths) []check {
 		{"user", checkUser},
 		{"kernel", checkKernel},
 		{"network", checkNetwork},
+		{"userns", checkUserNamespace},
 		{"seccomp", checkSeccomp},
 		{"landlock", checkLandlock},
 		{"cgroup", checkCgroup},
@@ -98,7 +100,7 @@ func fail(mend, format string, args ...any) []finding {
 
 func checkUser(context.Context) []finding {
 	if os.Geteuid() != 0 {
-		return fail("sudo cofferdam doctor", "not root: namespaces and the agent's proxy need it, and the checks below may fail for that alone")
+		return []finding{{warn, "not root: containers need it, cofferdam run does not; the checks below may fail for that alone", "sudo cofferdam doctor"}}
 	}
 	return ok("root")
 }
@@ -124,6 +126,9 @@ func checkKernel(context.Context) []finding {
 
 // checkNetwork makes a gate as every sandbox has one, in a folder of its own, and removes it.
 func checkNetwork(ctx context.Context) []finding {
+	if os.Geteuid() != 0 {
+		return []finding{{level: warn, detail: "not tried: a gate is made as root, or in a user namespace"}}
+	}
 	dir, err := os.MkdirTemp("", "cofferdam-doctor-")
 	if err != nil {
 		return fail("", "%v", err)
@@ -149,6 +154,35 @@ func checkSeccomp(context.Context) []finding {
 		return fail("boot a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters")
 	}
 	return ok("filters")
+}
+
+// checkUserNamespace does what cofferdam run does for an ordinary user: a user namespace of the caller's ids alone, and a network namespace
+// that belongs to it.
+func checkUserNamespace(ctx context.Context) []finding {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "--version")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		return []finding{{warn, fmt.Sprintf("cannot be made (%v): cofferdam run needs one for everybody but root", err), mendUserNamespaces()}}
+	}
+	return ok("can be made: cofferdam run works without root")
+}
+
+// mendUserNamespaces looks for what keeps ordinary users from user namespaces, and returns the command that lets them; empty: nothing known.
+func mendUserNamespaces() string {
+	for _, knob := range []struct{ path, bad, mend string }{
+		{"/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"},
+		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"},
+		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for cofferdam that allows userns"},
+	} {
+		if b, err := os.ReadFile(knob.path); err == nil && strings.TrimSpace(string(b)) == knob.bad {
+			return knob.mend
+		}
+	}
+	return ""
 }
 
 // checkLandlock: without it the proxy's files are what its user may read. See package confine for what each version adds.

@@ -122,6 +122,8 @@ func conclude(stderr io.Writer, err error) int {
 // hint says what a person can do about an error; empty: nothing is known.
 func hint(err error) string {
 	switch {
+	case errors.Is(err, userns.ErrNone):
+		return mendUserNamespaces()
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
 		return "sandboxes belong to root: run this with sudo"
 	case errors.Is(err, errNoSandbox):

@@ -23,6 +23,9 @@ import (
 // variable tells the constructor to act; its value is the number of the descriptor that Inside reads.
 const variable = "_COFFERDAM_USERNS"
 
+// ErrNone says that there is no user namespace to be had: this host does not let the caller make one.
+var ErrNone = errors.New("make a user namespace")
+
 // Exec runs this program anew, with the same arguments, in a user namespace. payload is for Inside. It returns only with an error.
 func Exec(payload []byte) error {
 	fd, err := unix.MemfdCreate("cofferdam-request", 0) // to be inherited
@@ -46,7 +49,7 @@ func Inside() (payload []byte, ok bool, err error) {
 	f := os.NewFile(uintptr(C.userns_fd), "cofferdam-request")
 	defer f.Close()
 	if C.userns_errno != 0 {
-		return nil, true, fmt.Errorf("make a user namespace: %s: %w", C.GoString(C.userns_step), unix.Errno(C.userns_errno))
+		return nil, true, fmt.Errorf("%w: %s: %w", ErrNone, C.GoString(C.userns_step), unix.Errno(C.userns_errno))
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, true, fmt.Errorf("read request memfd: %w", err)
