@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -203,6 +205,29 @@ func TestRunSaysWhatIsWeaker(t *testing.T) {
 	})
 }
 
+// What the spec says of the process is what the process has: libcontainer takes each part from somewhere else.
+func TestRunProcessIsWhatTheSpecSays(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		got := p.run(t, "--pids", "77", "sh", "-c", "cat /proc/self/limits /proc/self/status /proc/self/oom_score_adj; cat /proc/self/mountinfo")
+		for _, want := range []string{`Max core file size +1 +1 `, `NoNewPrivs:\t1`, `Seccomp:\t2`, `CapInh:\t0+\n`, `CapAmb:\t0+\n`} {
+			if !regexp.MustCompile(want).MatchString(got.Stdout) {
+				t.Errorf("there is no %q in\n%s", want, got.Stdout)
+			}
+		}
+		if p.id != 0 {
+			for _, want := range []string{`Max processes +77 +77 `, `CapPrm:\t0+\n`, `CapEff:\t0+\n`} {
+				if !regexp.MustCompile(want).MatchString(got.Stdout) {
+					t.Errorf("there is no %q in\n%s", want, got.Stdout)
+				}
+			}
+		}
+		fork := p.run(t, "--pids", "77", "sh", "-c", "i=0; while [ $i -lt 200 ]; do sleep 5 & i=$((i+1)); done; echo all")
+		if strings.Contains(fork.Stdout, "all") {
+			t.Errorf("200 processes with a limit of 77: %s", fork)
+		}
+	})
+}
+
 // A root file system of its own, by flag and as an OCI bundle: the agent sees that one, and of the host its workspace.
 func TestRunInARootFileSystem(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {
@@ -333,6 +358,58 @@ func TestRunPassesSignalsOn(t *testing.T) {
 				t.Errorf("%v: the agent said %q and ended with %d", sig, rest, cmd.ProcessState.ExitCode())
 			}
 		}
+	})
+}
+
+// A hundred at once: none fails, they share the machine, and all are gone afterwards.
+func TestRunAHundredAtOnce(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		const many = 100
+		before := lab.Take()
+		one := func() time.Duration {
+			began := time.Now()
+			if got := p.run(t, "true"); got.Code != 0 {
+				t.Fatal(got)
+			}
+			return time.Since(began)
+		}
+		one()
+		single := min(one(), one(), one())
+
+		began := time.Now()
+		var cmds []*exec.Cmd
+		var ins []io.Closer
+		var outs []io.Reader
+		for range many {
+			cmd := p.command(t, "run", "sh", "-c", "echo ready; read x")
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			cmds, ins, outs = append(cmds, cmd), append(ins, in), append(outs, out)
+		}
+		for i, out := range outs {
+			if line, err := io.ReadAll(io.LimitReader(out, int64(len("ready\n")))); err != nil || string(line) != "ready\n" {
+				t.Errorf("sandbox %d: %q, %v", i, line, err)
+			}
+		}
+		took := time.Since(began)
+		t.Logf("one takes %v, a hundred %v: %.2f of a hundred times one", single, took, float64(took)/float64(many*single))
+		if most := many * single * 3 / 2; took > most {
+			t.Errorf("a hundred took %v, want at most %v", took, most)
+		}
+		for i := range cmds {
+			ins[i].Close()
+			_ = cmds[i].Wait() // its status is that of read at the end of a file
+		}
+		lab.NoLeftovers(t, before, notOfASandbox...)
 	})
 }
 

@@ -30,3 +30,25 @@ func libcontainerConfig(s *specs.Spec, name string, ownCgroup bool) (*configs.Co
 	c.ParentDeathSignal = int(unix.SIGKILL)
 	return c, nil
 }
+
+// rlimitNumbers are those of setrlimit(2).
+var rlimitNumbers = map[string]int{
+	"RLIMIT_AS": unix.RLIMIT_AS, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_DATA": unix.RLIMIT_DATA,
+	"RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_LOCKS": unix.RLIMIT_LOCKS, "RLIMIT_MEMLOCK": unix.RLIMIT_MEMLOCK,
+	"RLIMIT_MSGQUEUE": unix.RLIMIT_MSGQUEUE, "RLIMIT_NOFILE": unix.RLIMIT_NOFILE, "RLIMIT_NPROC": unix.RLIMIT_NPROC,
+	"RLIMIT_RSS": unix.RLIMIT_RSS, "RLIMIT_RTTIME": unix.RLIMIT_RTTIME, "RLIMIT_SIGPENDING": unix.RLIMIT_SIGPENDING,
+	"RLIMIT_STACK": unix.RLIMIT_STACK,
+}
+
+// rlimits turns the limits of a spec into libcontainer's, which does not look for them there.
+func rlimits(in []specs.POSIXRlimit) ([]configs.Rlimit, error) {
+	var out []configs.Rlimit
+	for _, l := range in {
+		number, known := rlimitNumbers[l.Type]
+		if !known {
+			return nil, fmt.Errorf("describe container: rlimit %q is not known", l.Type)
+		}
+		out = append(out, configs.Rlimit{Type: number, Hard: l.Hard, Soft: l.Soft})
+	}
+	return out, nil
+}

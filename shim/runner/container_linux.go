@@ -52,7 +52,13 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 	process := sb.Rewritten.Process
 	k.p = &libcontainer.Process{
 		Init: true, Args: []string{fmt.Sprintf("/proc/self/fd/%d", pid1.FDBinary)}, Env: process.Env, Cwd: process.Cwd,
-		UID: int(process.User.UID), GID: int(process.User.GID),
+		UID: int(process.User.UID), GID: int(process.User.GID), AppArmorProfile: process.ApparmorProfile,
+	}
+	for _, gid := range process.User.AdditionalGids {
+		k.p.AdditionalGroups = append(k.p.AdditionalGroups, int(gid))
+	}
+	if k.p.Rlimits, err = rlimits(process.Rlimits); err != nil {
+		return nil, err
 	}
 	if r.OneID {
 		// To give somebody a user namespace in which they are what is root here takes this one right (user_namespaces(7)). The agent, which
