@@ -73,6 +73,11 @@ func (t *terminal) receive() error {
 		defer close(t.copied)
 		_, _ = io.Copy(t.out, t.master)
 	}()
+	if !t.reading { // the caller's terminal stays as it is for others, and ends lines itself
+		if err := console.ClearONLCR(t.master.Fd()); err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -100,8 +105,8 @@ func (t *terminal) attach() error {
 	if !t.reading {
 		return nil
 	}
-	if err := t.caller.SetRaw(); err != nil {
-		return fmt.Errorf("terminal: %w", err)
+	if err := t.raw(); err != nil {
+		return errors.Join(fmt.Errorf("terminal: %w", err), t.caller.Reset())
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -110,6 +115,20 @@ func (t *terminal) attach() error {
 	t.stop = w
 	go t.forward(r) // ends with detach
 	return nil
+}
+
+// raw hands everything through: what is typed, and what the sandbox's terminal has made of the output, which containerd's SetRaw would
+// have made again.
+func (t *terminal) raw() error {
+	if err := t.caller.SetRaw(); err != nil {
+		return err
+	}
+	settings, err := unix.IoctlGetTermios(int(t.caller.Fd()), unix.TCGETS)
+	if err != nil {
+		return os.NewSyscallError("tcgetattr", err)
+	}
+	settings.Oflag &^= unix.OPOST
+	return os.NewSyscallError("tcsetattr", unix.IoctlSetTermios(int(t.caller.Fd()), unix.TCSETS, settings))
 }
 
 // forward copies what is typed until stop's other end is closed. It polls first: a Read that is never answered would take the first key that
@@ -161,13 +180,9 @@ func (t *terminal) resize() {
 
 // close waits for the last output, which comes when the sandbox has ended, and gives everything back.
 func (t *terminal) close() error {
-	err := t.detach()
-	if t.master != nil {
-		<-t.copied
-		err = errors.Join(err, t.master.Close())
-	} else {
-		t.socket.Close()
-		t.child.Close()
+	if t.master == nil {
+		return errors.Join(t.socket.Close(), t.child.Close())
 	}
-	return err
+	<-t.copied // before the caller's terminal does again what the sandbox's has done
+	return errors.Join(t.detach(), t.master.Close())
 }

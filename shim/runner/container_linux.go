@@ -144,8 +144,13 @@ func (k *container) start(stdio [3]*os.File) (err error) {
 	return err
 }
 
-// release lets the first process go, and has it start the agent.
+// release lets the first process go, and has it start the agent, to which the caller's terminal belongs from then on.
 func (k *container) release() error {
+	if k.term != nil {
+		if err := k.term.attach(); err != nil {
+			return err
+		}
+	}
 	if err := k.c.Exec(); err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
@@ -168,12 +173,7 @@ func (k *container) wait(ctx context.Context) (status Status, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if k.term != nil {
-		if err := k.term.attach(); err != nil {
-			return 0, err
-		}
-		defer func() { err = errors.Join(err, k.term.close()) }()
-	}
+	defer func() { err = errors.Join(err, k.closeTerminal()) }()
 	reports := make(chan pid1.Report)
 	go func() { // ends with the conversation
 		defer close(reports)
@@ -291,16 +291,22 @@ func stopJob() error {
 // destroy ends what is left and removes it.
 func (k *container) destroy() error {
 	k.closeFiles()
-	var errs []error
-	if k.term != nil && k.term.master == nil {
-		errs = append(errs, k.term.close())
-	}
+	var err error
 	if k.c != nil {
-		if err := k.c.Destroy(); err != nil {
-			errs = append(errs, fmt.Errorf("destroy container: %w", err))
+		if err = k.c.Destroy(); err != nil {
+			err = fmt.Errorf("destroy container: %w", err)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(err, k.closeTerminal())
+}
+
+// closeTerminal gives the caller's terminal back, once nothing in the sandbox can write to its own any more. It may be called twice.
+func (k *container) closeTerminal() error {
+	t := k.term
+	if k.term = nil; t == nil {
+		return nil
+	}
+	return t.close()
 }
 
 // closeUsed closes what the container has its own copies of.
