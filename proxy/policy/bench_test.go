@@ -97,7 +97,7 @@ func BenchmarkParse(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		start := time.Now()
-		short, runs := elide(data)
+		short, runs, _ := elide(data)
 		p := &parser{name: "bench", runs: runs}
 		p.read(short)
 		read += time.Since(start)

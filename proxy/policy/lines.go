@@ -8,70 +8,99 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
-// A long policy is a list of lines that hold one name each, and a tree of YAML
+// A long policy is a list of rules that say one name each, and a tree of YAML
 // nodes for a million of them takes longer to build than everything else about
-// them. So [Parse] takes such lines out of the text before the YAML is read, and
-// puts their rules back where they stood. It takes lines of these forms only,
-// where ports and protocol may be missing and a deny has no protocol,
+// them. So [Parse] takes such rules out of the text before the YAML is read, and
+// puts them back where they stood. It takes rules of these forms only, where ports
+// and protocol may be missing and a deny has no protocol,
 //
 //	- allow: www.example.org
 //	- {allow: "*.example.net", ports: [443, 8443], protocol: tls}
+//	- allow: www.example.org
+//	  ports: [443, 8443]
+//	  protocol: tls
 //
-// and only between two lines of such a form and one indentation, which stay. If
+// and only between two rules of such a form and one indentation, which stay. If
 // these two turn out to be neighbours in the list of rules, what stood between
-// them can be nothing but rules of that list: a line of that indentation neither
-// continues the value before it nor leaves the list. If they are not, the file
-// is read as it stands.
+// them can be nothing but rules of that list: a line of that indentation with a
+// dash neither continues the value before it nor leaves the list, and a line of
+// the third form's indentation belongs to the rule before it. If they are not, the
+// file is read as it stands.
 
-// run is what was taken out between two lines that stayed.
+// maxYAML bounds what is left for YAML, in bytes: about 100,000 rules of other
+// forms, which take a second.
+const maxYAML = 8 << 20
+
+// run is what was taken out between two rules that stayed.
 type run struct {
-	before int    // number of the line before, from 1
-	text   string // whole lines
-	count  int    // of lines
+	before, after int    // numbers of the first lines of these two, from 1
+	number        int    // of its own first line
+	text          string // whole lines
+	count         int    // of rules
 }
 
 // elide returns data with plain rules replaced by empty lines, so that everything
-// else keeps its place, and what it took out.
-func elide(data []byte) (short []byte, runs []run) {
+// else keeps its place, what it took out, and how many bytes of YAML are left.
+func elide(data []byte) (short []byte, runs []run, left int) {
 	text := string(data) // the names of the rules are parts of it
 	for _, end := range []string{"\r", "\u0085", "\u2028", "\u2029"} {
 		if strings.Contains(text, end) {
-			return data, nil // for YAML these may end lines too
+			return data, nil, len(data) // for YAML these may end lines too
 		}
 	}
-	kept := 0 // text up to here is in short, or taken out
-	block := struct{ lines, indent, second, last int }{}
-	flush := func(number int) {
-		if count := block.lines - 2; count > 0 {
-			short = append(short, text[kept:block.second]...)
-			for range count {
+	type place struct{ at, number int } // of a line
+	kept, left := 0, len(data)          // text up to kept is in short, or taken out
+	block := struct {
+		rules, indent       int
+		first, second, last place
+	}{}
+	flush := func() {
+		if count := block.rules - 2; count > 0 {
+			taken := text[block.second.at:block.last.at]
+			short = append(short, text[kept:block.second.at]...)
+			for range block.last.number - block.second.number {
 				short = append(short, '\n')
 			}
-			runs = append(runs, run{number - block.lines, text[block.second:block.last], count})
-			kept = block.last
+			runs = append(runs, run{block.first.number, block.last.number, block.second.number, taken, count})
+			kept = block.last.at
+			left -= len(taken)
 		}
-		block.lines = 0
+		block.rules = 0
 	}
-	number, from := 1, 0
-	for line := range strings.Lines(text) {
-		_, plain := plainRule(line)
-		indent := len(line) - len(strings.TrimLeft(line, " "))
-		if !plain || indent != block.indent {
-			flush(number)
+	for here := (place{0, 1}); here.at < len(text); {
+		rest := text[here.at:]
+		_, length, lines := plainRule(rest)
+		indent := len(rest) - len(strings.TrimLeft(rest, " "))
+		if length == 0 || indent != block.indent {
+			flush()
 		}
-		if plain {
-			block.lines, block.indent, block.last = block.lines+1, indent, from
-			if block.lines == 2 {
-				block.second = from
+		if length > 0 {
+			switch block.rules, block.last = block.rules+1, here; block.rules {
+			case 1:
+				block.first, block.indent = here, indent
+			case 2:
+				block.second = here
 			}
+		} else {
+			line, _ := cutLine(rest)
+			length, lines = len(line), 1
 		}
-		number, from = number+1, from+len(line)
+		here.at, here.number = here.at+length, here.number+lines
 	}
-	flush(number)
-	return append(short, text[kept:]...), runs
+	flush()
+	return append(short, text[kept:]...), runs, left
 }
 
-// plain is what a line of a plain form says.
+// cutLine cuts the first line off, with its end.
+func cutLine(text string) (line, rest string) {
+	end := strings.IndexByte(text, '\n') + 1
+	if end == 0 {
+		end = len(text)
+	}
+	return text[:end], text[end:]
+}
+
+// plain is what a rule of a plain form says.
 type plain struct {
 	verdict  Verdict
 	pattern  string
@@ -80,21 +109,62 @@ type plain struct {
 	protocol Protocol
 }
 
-// plainRule takes a line apart. It refuses what has another form, and what it
-// would have to report a mistake about or YAML might see a number or a word of
-// its own in.
-func plainRule(line string) (r plain, ok bool) {
+// plainRule takes the rule at the beginning of text apart, and returns its length
+// in bytes and lines; 0 if it is none of a plain form.
+func plainRule(text string) (r plain, length, lines int) {
+	line, rest := cutLine(text)
+	indent := len(line) - len(strings.TrimLeft(line, " "))
+	flow, ok := r.plainLine(line)
+	if !ok {
+		return r, 0, 0
+	}
+	length, lines = len(line), 1
+	for !flow {
+		line, rest = cutLine(rest)
+		option := strings.TrimLeft(line, " ")
+		if len(line)-len(option) != indent+2 || !r.plainLater(strings.TrimSuffix(option, "\n")) {
+			break // the next rule, or something that keeps this one from being plain
+		}
+		length, lines = length+len(line), lines+1
+	}
+	return r, length, lines
+}
+
+// plainLater takes a line below the first one apart, which says one thing that
+// was not said yet.
+func (r *plain) plainLater(option string) bool {
+	next := *r
+	switch {
+	case strings.HasPrefix(option, "ports: ["):
+		if r.ports != nil || !strings.HasSuffix(option, "]") || !next.plainOptions(option) {
+			return false
+		}
+	case strings.HasPrefix(option, "protocol: "):
+		if r.protocol != Unknown || !next.plainOptions(option) {
+			return false
+		}
+	default:
+		return false
+	}
+	*r = next
+	return true
+}
+
+// plainLine takes the first line of a rule apart. It refuses what has another
+// form, and what it would have to report a mistake about or YAML might see a
+// number or a word of its own in.
+func (r *plain) plainLine(line string) (flow, ok bool) {
 	line = strings.TrimSuffix(line, "\n")
 	rest, ok := strings.CutPrefix(strings.TrimLeft(line, " "), "- ")
 	if !ok {
-		return r, false
+		return false, false
 	}
 	end := len(line)
-	rest, flow := strings.CutPrefix(rest, "{")
+	rest, flow = strings.CutPrefix(rest, "{")
 	if flow {
 		end--
 		if rest, ok = strings.CutSuffix(rest, "}"); !ok {
-			return r, false
+			return flow, false
 		}
 	}
 	if name, ok := strings.CutPrefix(rest, "allow: "); ok {
@@ -102,23 +172,23 @@ func plainRule(line string) (r plain, ok bool) {
 	} else if name, ok := strings.CutPrefix(rest, "deny: "); ok {
 		r.verdict, r.pattern = Deny, name
 	} else {
-		return r, false
+		return flow, false
 	}
 	r.column = end - len(r.pattern) + 1
 	if flow {
 		var options string
 		r.pattern, options, _ = strings.Cut(r.pattern, ", ")
 		if !r.plainOptions(options) {
-			return r, false
+			return flow, false
 		}
 	}
 	if quoted, ok := strings.CutPrefix(r.pattern, `"`); ok {
 		r.pattern, ok = strings.CutSuffix(quoted, `"`)
-		return r, ok && plainBytes(r.pattern, "*._-")
+		return flow, ok && plainBytes(r.pattern, "*._-")
 	}
 	// Unquoted it is a string for certain if it ends in a word after a dot.
 	dot := strings.LastIndexByte(r.pattern, '.')
-	return r, dot > 0 && len(r.pattern)-dot > 2 && !strings.ContainsAny(r.pattern[dot:], "0123456789_-") &&
+	return flow, dot > 0 && len(r.pattern)-dot > 2 && !strings.ContainsAny(r.pattern[dot:], "0123456789_-") &&
 		plainBytes(r.pattern[:1], "") && plainBytes(r.pattern, "._-")
 }
 
@@ -172,17 +242,17 @@ func (p *parser) missing() int {
 // restore puts back what was taken out behind the first of the items of a list
 // of rules.
 func (p *parser) restore(path string, items []*yaml.Node) {
-	if len(p.runs) == 0 || len(items) < 2 || items[0].Line != p.runs[0].before || items[1].Line != p.runs[0].before+p.runs[0].count+1 {
+	if len(p.runs) == 0 || len(items) < 2 || items[0].Line != p.runs[0].before || items[1].Line != p.runs[0].after {
 		return
 	}
-	number, rules := p.runs[0].before, make([]Rule, 0, p.runs[0].count)
-	for line := range strings.Lines(p.runs[0].text) {
-		number++
-		said, _ := plainRule(line)
+	text, number, rules := p.runs[0].text, p.runs[0].number, make([]Rule, 0, p.runs[0].count)
+	for text != "" {
+		said, length, lines := plainRule(text)
 		if n := len(rules); n > 0 && slices.Equal(said.ports, rules[n-1].Ports) {
 			said.ports = rules[n-1].Ports // most say the same
 		}
 		rules = append(rules, Rule{Verdict: said.verdict, Ports: said.ports, Protocol: said.protocol, Line: number, Column: said.column})
+		text, number = text[length:], number+lines
 		r, mistakes := &rules[len(rules)-1], len(p.problems)
 		var err error
 		if r.Pattern, err = parsePattern(said.pattern); err != nil {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -44,21 +45,67 @@ func TestElide(t *testing.T) {
 		{"    - {allow: a.test, protocol: udp}", false},
 		{"    - {allow: a.test, protocol: dns}", false},
 		{"    - {deny: a.test, protocol: tls}", false},
+		{"    - allow: a.test\n      ports: [443, 8443]", true},
+		{"    - allow: a.test\n      ports: [22]\n      protocol: ssh", true},
+		{"    - allow: a.test\n      protocol: ssh\n      ports: [22]", true},
+		{"    - deny: \"*.a.test\"\n      ports: [22]", true},
+		{"    - allow: a.test\n    - allow: b.test\n      ports: [22]", true},
+		{"    - allow: a.test\n       ports: [443]", false},
+		{"    - allow: a.test\n    ports: [443]", false},
+		{"    - allow: a.test\n", false},
+		{"    - allow: a.test\n      ", false},
+		{"    - allow: a.test\n      ports: [443] ", false},
+		{"    - allow: a.test\n      ports: [443], protocol: tls", false},
+		{"    - allow: a.test\n      ports: [443]\n      ports: [80]", false},
+		{"    - allow: a.test\n      protocol: tls\n      protocol: tls", false},
+		{"    - allow: a.test\n      ports: [443, 443]", false},
+		{"    - allow: a.test\n      ports:\n        - 443", false},
+		{"    - allow: a.test\n      shared: true", false},
+		{"    - deny: a.test\n      protocol: tls", false},
+		{"    - {allow: a.test}\n      ports: [443]", false},
 	} {
 		before, after := "  rules:\n    - allow: first.test\n", "    - allow: last.test\n"
-		short, runs := elide([]byte(before + test.line + "\n" + after))
-		if test.want {
-			if string(short) != before+"\n"+after || len(runs) != 1 || runs[0] != (run{2, test.line + "\n", 1}) {
-				t.Errorf("%q: not taken out: %q, %+v", test.line, short, runs)
+		data := before + test.line + "\n" + after
+		short, runs, left := elide([]byte(data))
+		if lines := strings.Count(test.line, "\n") + 1; test.want {
+			want := run{2, 3 + lines, 3, test.line + "\n", 1 + strings.Count(test.line, "\n    -")}
+			if string(short) != before+strings.Repeat("\n", lines)+after || len(runs) != 1 || runs[0] != want || left != len(before+after) {
+				t.Errorf("%q: not taken out: %q, %+v, %d left", test.line, short, runs, left)
 			}
-		} else if string(short) != before+test.line+"\n"+after || runs != nil {
-			t.Errorf("%q: taken out: %q, %+v", test.line, short, runs)
+		} else if string(short) != data || runs != nil || left != len(data) {
+			t.Errorf("%q: taken out: %q, %+v, %d left", test.line, short, runs, left)
 		}
 	}
 	plain := strings.Repeat("- allow: a.test\n", 3)
 	for _, end := range []string{"\r", "\u0085", "\u2028", "\u2029"} {
-		if _, runs := elide([]byte("#" + end + "\n" + plain)); runs != nil {
+		if _, runs, _ := elide([]byte("#" + end + "\n" + plain)); runs != nil {
 			t.Errorf("lines are taken out although %q may end one too", end)
 		}
+	}
+}
+
+// TestYAMLIsBounded: what is not taken out is read up to a size, and above it
+// refused with what to do.
+func TestYAMLIsBounded(t *testing.T) {
+	const rule = "    - {allow: host-%07d.test, budget: {up: 1MiB/1h}}\n"
+	for _, above := range []bool{false, true} {
+		var b strings.Builder
+		b.WriteString("version: 1\nnetwork:\n  rules:\n    - allow: plain-1.test\n    - allow: plain-2.test\n    - allow: plain-3.test\n")
+		n := 1000
+		if above {
+			n = maxYAML / len(fmt.Sprintf(rule, 0))
+		}
+		for i := range n {
+			fmt.Fprintf(&b, rule, i)
+		}
+		_, err := Parse("long", []byte(b.String()))
+		if !above && err != nil || above && (err == nil || !strings.HasPrefix(err.Error(), "long:1:1: more than 8388608 bytes beside plain rules")) {
+			t.Errorf("%d rules: %v", n, err)
+		}
+	}
+	// Where plain lines mean something else, all of the text is left for YAML.
+	text := "version: 1\nnetwork:\n  rules:\n    - allow: |\n" + strings.Repeat("       - allow: a.test\n", maxYAML/20)
+	if _, err := Parse("long", []byte(text)); err == nil || !strings.Contains(err.Error(), "more than 8388608 bytes") {
+		t.Errorf("plain lines in a text: %.200v", err)
 	}
 }

@@ -175,6 +175,8 @@ func FuzzParse(f *testing.F) {
 		"version: 1\nnetwork:\n  rules:\n  - allow: |\n     - allow: b.test\n     - allow: c.test\n     - allow: d.test\n",
 		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - {allow: b.test, ports: [1, 65535], protocol: tcp}\n  - {deny: c.test, ports: [080]}\n  - {allow: d.test, protocol: ssh}\n  - {deny: e.test, protocol: tls}\n  - {deny: f.test, ports: [80, 80]}\n  - {deny: g.test}\n  - {deny: h.test, }\n  - {allow: i.test, ports: [53]}\n  - {deny: j.test, ports: []}\n  - {allow: k.test, protocol: tcp}\n  - {deny: l.test, ports: [65536]}\n  - {deny: m.test, ports: [1], }\n  - {deny: n.test}\n",
 		"- allow: a.test\n- allow: b.test\n- allow: c.test\n",
+		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n    ports: [80]\n  - allow: b.test\n    ports: [80, 443]\n    protocol: http\n  - deny: c.test\n    ports: [53]\n  - allow: d.test\n    protocol: tcp\n  - allow: e.test\n    ports: [53]\n  - deny: f.test\n",
+		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - allow: b.test\n    protocol: tcp\n    ports: [1]\n    ports: [2]\n  - {allow: c.test}\n    ports: [3]\n  - allow: d.test\n     ports: [4]\n  - allow: e.test\n    shared: true\n  - deny: f.test\n",
 		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - allow: 1.e1\n  - allow: \"*.com\"\n  - allow: \"1\"\n  - allow: a.test\n  - deny: 1.ee",
 		"a: &x [*x]\n", "version: !!int 1\n", "{", "- 1\n", "version: 1\n---\nversion: 1\n", "network: {rules: [{allow: *x}]}",
 	} {

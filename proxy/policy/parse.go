@@ -36,11 +36,19 @@ func Parse(name string, data []byte) (*Policy, error) {
 		p.fail(start, "", "larger than %d bytes", maxFile)
 		return nil, p.err()
 	}
-	short, runs := elide(data)
+	short, runs, left := elide(data)
 	p := &parser{name: name, runs: runs}
-	if p.read(short); len(p.runs) > 0 {
-		p = &parser{name: name} // the lines mean something else where they stand
-		p.read(data)
+	if left <= maxYAML {
+		p.read(short)
+	}
+	if len(p.runs) > 0 { // the lines mean something else where they stand
+		p, left = &parser{name: name}, len(data)
+		if left <= maxYAML {
+			p.read(data)
+		}
+	}
+	if left > maxYAML {
+		p.fail(start, "", "more than %d bytes beside plain rules, which say a name and at most ports and protocol: - {allow: NAME, ports: [443], protocol: tls}", maxYAML)
 	}
 	policy := p.compile()
 	if err := p.err(); err != nil {
