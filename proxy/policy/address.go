@@ -96,9 +96,10 @@ func SpecialBlock(b netip.Prefix) string {
 	return ""
 }
 
-// checkPinned refuses what cannot be the address of one server, or can be
-// written in a way that compares differently.
-func checkPinned(a netip.Addr) string {
+// CheckAddr says what is wrong with an address in a configuration: it cannot be
+// that of one server, or can be written in a way that compares differently. Empty
+// is nothing.
+func CheckAddr(a netip.Addr) string {
 	switch {
 	case a.Zone() != "":
 		return "has a zone"

@@ -11,7 +11,7 @@ func (p *parser) compile() *Policy {
 	}
 	policy := &Policy{
 		name: p.name, rules: p.rules, presets: p.presets, index: newIndex(p.rules),
-		addrs: make(map[netip.AddrPort]*Rule), ports: make(map[uint16]bool),
+		addrs: make(map[netip.AddrPort]pinned), ports: make(map[uint16]bool),
 	}
 	for i := range policy.index.slots {
 		p.checkTies(policy.index.slots[i].first)
@@ -92,6 +92,20 @@ func (p *Policy) widerDeny(r *Rule, port uint16) *Rule {
 	return nil
 }
 
+// pinned is what a bare address on a port stands for: the first of the rules that
+// pin it there.
+type pinned struct {
+	rule     *Rule
+	disputed bool // others do, which would let another amount through, or another hello
+}
+
+// agrees reports whether it makes no difference to a bare address which of two
+// rules of one protocol it stands for. Two budgets are two amounts, also if they
+// read the same.
+func (r *Rule) agrees(other *Rule) bool {
+	return r.Budget == nil && other.Budget == nil && r.ECH == other.ECH
+}
+
 // pin notes an allow rule's ports, and makes its addresses reachable as bare
 // addresses, on its ports, unless all its names are denied there.
 func (p *parser) pin(policy *Policy, r *Rule) {
@@ -103,10 +117,12 @@ func (p *parser) pin(policy *Policy, r *Rule) {
 		for _, a := range r.Addresses {
 			at := netip.AddrPortFrom(a, port)
 			switch other := policy.addrs[at]; {
-			case other == nil:
-				policy.addrs[at] = r
-			case other.Protocol != r.Protocol:
-				p.fail(r.at(), "network.rules", "%s is pinned for %s here and for %s in line %d", at, r.Protocol, other.Protocol, other.Line)
+			case other.rule == nil:
+				policy.addrs[at] = pinned{rule: r}
+			case other.rule.Protocol != r.Protocol:
+				p.fail(r.at(), "network.rules", "%s is pinned for %s here and for %s in line %d", at, r.Protocol, other.rule.Protocol, other.rule.Line)
+			case !other.rule.agrees(r):
+				policy.addrs[at] = pinned{other.rule, true}
 			}
 		}
 	}

@@ -131,7 +131,8 @@ func (p *Policy) fate(r *Rule, name Name, addr netip.Addr, ports []uint16) strin
 		if !r.covers(port) {
 			continue
 		}
-		winner := p.addrs[netip.AddrPortFrom(addr, port)]
+		at := p.addrs[netip.AddrPortFrom(addr, port)]
+		winner := at.rule
 		if !name.IsZero() {
 			deny, allow, _ := p.match(name, port)
 			if winner = allow; deny != nil {
@@ -141,6 +142,8 @@ func (p *Policy) fate(r *Rule, name Name, addr netip.Addr, ports []uint16) strin
 		switch {
 		case winner == nil:
 			return "its names are denied"
+		case name.IsZero() && at.disputed:
+			return "not the only one that names the address, and they differ in budget or ech"
 		case winner.Verdict != r.Verdict:
 			return "loses to " + winner.place(p.name) + ": a deny beats an allow"
 		case winner.Pattern == r.Pattern:
@@ -179,7 +182,7 @@ func (e *Explanation) advise(p *Policy, rules []*Rule, name Name, addr netip.Add
 		if r.Pattern.checkBreadth(false) != nil {
 			return // it is the sandbox itself
 		}
-	case checkPinned(addr) != "":
+	case CheckAddr(addr) != "":
 		return
 	default:
 		r.Pattern.Base, r.Addresses = Name{"name.example"}, []netip.Addr{addr}

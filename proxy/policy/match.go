@@ -15,6 +15,7 @@ const (
 	reasonNoRule    = "no rule allows it"
 	reasonNoPort    = "no rule allows this port"
 	reasonNoAddress = "no rule names this address"
+	reasonDisputed  = "rules with a budget or ech of their own name this address: connect to a name"
 	reasonNothing   = "neither host name nor address"
 )
 
@@ -30,7 +31,8 @@ var reasonsProtocol = func() (reasons [len(protocolNames)]string) {
 //
 //  1. No policy: deny.
 //  2. No name: only a rule that pins exactly this address on this port can
-//     allow it, by its protocol.
+//     allow it, by its protocol; of several rules that do none may have a budget,
+//     or accept other hellos than the rest.
 //  3. A deny rule that matches name and port, by any pattern: deny.
 //  4. Of the allow rules that match name and port the most specific decides:
 //     the exact name before a wildcard, the longer wildcard before the shorter.
@@ -94,9 +96,13 @@ func allowedBy(rule *Rule, protocol Protocol) Decision {
 
 func (p *Policy) decideAddress(r Request) Decision {
 	addr := r.Addr.Unmap()
-	rule := p.addrs[netip.AddrPortFrom(addr, r.Port)]
-	if rule == nil {
+	at := p.addrs[netip.AddrPortFrom(addr, r.Port)]
+	rule := at.rule
+	switch {
+	case rule == nil:
 		return Decision{Reason: reasonNoAddress}
+	case at.disputed: // a name may be sent along, and decides then
+		return Decision{Reason: reasonDisputed, Expects: rule.Protocol}
 	}
 	d := allowedBy(rule, r.Protocol)
 	if d.Verdict == Allow {

@@ -389,7 +389,7 @@ func (p *parser) addresses(key string, n *yaml.Node) []netip.Addr {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
 			p.fail(at(item), key, "%q is not an IP address", s)
-		} else if problem := checkPinned(a); problem != "" {
+		} else if problem := CheckAddr(a); problem != "" {
 			p.fail(at(item), key, "%q %s", s, problem)
 		} else if slices.Contains(addrs, a) {
 			p.fail(at(item), key, "%s is listed twice", a)

@@ -225,8 +225,8 @@ type Policy struct {
 	rules   []*Rule // the file's in its order, then the presets' in theirs
 	presets []*Preset
 	index   index
-	addrs   map[netip.AddrPort]*Rule // pinned addresses, for connections to the bare address
-	ports   map[uint16]bool          // of all allow rules
+	addrs   map[netip.AddrPort]pinned // for connections to the bare address
+	ports   map[uint16]bool           // of all allow rules
 }
 
 // Default returns a policy that denies everything.

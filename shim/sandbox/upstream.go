@@ -194,26 +194,13 @@ func parseServer(s string) (netip.AddrPort, error) {
 			return netip.AddrPort{}, fmt.Errorf("%q is neither an IP address nor one with a port", s)
 		}
 	}
-	if reason := checkAddr(server.Addr()); reason != "" {
+	if reason := policy.CheckAddr(server.Addr()); reason != "" {
 		return netip.AddrPort{}, fmt.Errorf("%q %s", s, reason)
 	}
 	if server.Port() == 0 {
 		return netip.AddrPort{}, fmt.Errorf("%q has port 0", s)
 	}
 	return server, nil
-}
-
-// checkAddr refuses what is not the address of one host, or has a second form.
-func checkAddr(a netip.Addr) string {
-	switch {
-	case a.Zone() != "":
-		return "has a zone"
-	case a.Is4In6():
-		return "is an IPv4 address in IPv6 form"
-	case a.IsUnspecified(), a.IsMulticast():
-		return "is not the address of one host"
-	}
-	return ""
 }
 
 // parseProxy reads the URL of an HTTP proxy, http://HOST:PORT and nothing else.
@@ -237,7 +224,7 @@ func parseProxy(s string) (*upstream.Proxy, error) {
 	}
 	p := &upstream.Proxy{Host: u.Hostname(), Port: uint16(port)}
 	if addr, err := netip.ParseAddr(p.Host); err == nil {
-		if reason := checkAddr(addr); reason != "" {
+		if reason := policy.CheckAddr(addr); reason != "" {
 			return nil, fmt.Errorf("host %s", reason)
 		}
 		p.Host = addr.String()
@@ -256,7 +243,7 @@ func parseProxy(s string) (*upstream.Proxy, error) {
 // "*.", no port, and nothing that means everything.
 func parseException(s string) (upstream.Exception, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
-		if reason := checkAddr(addr); reason != "" {
+		if reason := policy.CheckAddr(addr); reason != "" {
 			return upstream.Exception{}, fmt.Errorf("%q %s", s, reason)
 		}
 		return upstream.Exception{Prefix: netip.PrefixFrom(addr, addr.BitLen())}, nil
