@@ -238,6 +238,7 @@ func TestRunInARootFileSystem(t *testing.T) {
 			t.Fatal(err)
 		}
 		config := fmt.Sprintf(`{"ociVersion": "1.0.2", "process": {"args": ["sh", "-c", "id -u; cat /etc/motd; echo $WHO; echo x >/work/y; ls /usr /home 2>&1"],
+			"capabilities": {"bounding": ["CAP_CHOWN", "CAP_NET_ADMIN"], "effective": ["CAP_CHOWN", "CAP_NET_ADMIN"], "permitted": ["CAP_CHOWN", "CAP_NET_ADMIN"]},
 			"cwd": "/work", "env": ["PATH=/bin", "WHO=bundle"], "user": {"uid": 1234, "gid": 1234}}, "root": {"path": "rootfs"},
 			"mounts": [{"destination": "/work", "type": "bind", "source": %q, "options": ["rbind", "rw"]},
 				{"destination": "/host", "type": "bind", "source": %q, "options": ["rbind", "rw"]}],
@@ -274,6 +275,15 @@ func TestRunInARootFileSystem(t *testing.T) {
 		}
 		if after, err := os.ReadFile(filepath.Join(bundle, "config.json")); err != nil || !bytes.Equal(before, after) {
 			t.Errorf("the bundle has changed: %v", err)
+		}
+		// Root in there has what the sandbox allows, in a namespace of its own too.
+		config = strings.Replace(config, `"uid": 1234, "gid": 1234`, `"uid": 0, "gid": 0`, 1)
+		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		got = p.run(t, "--bundle", bundle, "--", "sh", "-c", "id -u; cat /proc/self/status")
+		if !strings.HasPrefix(got.Stdout, "0\n") || strings.Count(got.Stdout, "0000000000000001\n") != 3 { // prm, eff, bnd: CAP_CHOWN
+			t.Errorf("as root: %s", got)
 		}
 		got = p.run(t, "--bundle", bundle, "--print-spec")
 		if got.Code != 0 || strings.Contains(got.Stdout, `"/host"`) || !strings.Contains(got.Stdout, `"/work"`) || !strings.Contains(got.Stdout, "SCMP_ACT_ERRNO") {

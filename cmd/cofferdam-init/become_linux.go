@@ -34,11 +34,41 @@ func become() (status int) {
 	if err := arrange(start.Stdio); err != nil {
 		return failed(fdChannel, pid1.StatusFailed, failure("arrange files", err))
 	}
+	if start.User != nil {
+		if err := bound(start.User.Bounding); err != nil {
+			return failed(fdChannel, pid1.StatusFailed, failure("drop capabilities", err))
+		}
+	}
 	if err := load.Filter(start.Filter); err != nil {
 		return failed(fdChannel, pid1.StatusFailed, failure("restrict system calls", err))
 	}
 	status, err = run(start.Args, syscall.Environ())
 	return failed(fdChannel, uint8(status), failure(start.Args[0], err))
+}
+
+// bound takes from root of the new user namespace what it is not to have: at birth
+// it has all capabilities in there, and execve(2) gives it those of the bounding
+// set. Any other user has lost them with the execve(2) that this process began with.
+func bound(keep uint64) error {
+	if unix.Geteuid() != 0 {
+		return nil
+	}
+	for number := range uintptr(64) {
+		has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, number, 0, 0, 0)
+		if err == unix.EINVAL {
+			break // the kernel knows no further ones
+		}
+		if err != nil {
+			return err
+		}
+		if has == 0 || keep&(1<<number) != 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, number, 0, 0, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // foreground makes this process's group that of the terminal. Until it is, the

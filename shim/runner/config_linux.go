@@ -2,7 +2,10 @@ package runner
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/moby/sys/capability"
 	"github.com/opencontainers/cgroups"
 	_ "github.com/opencontainers/cgroups/devices" // device rules are only applied with it
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -51,4 +54,20 @@ func rlimits(in []specs.POSIXRlimit) ([]configs.Rlimit, error) {
 		out = append(out, configs.Rlimit{Type: number, Hard: l.Hard, Soft: l.Soft})
 	}
 	return out, nil
+}
+
+// capabilityBits turns names into the bits of capabilities(7).
+func capabilityBits(names []string) (bits uint64, err error) {
+	known, err := capability.ListSupported()
+	if err != nil {
+		return 0, fmt.Errorf("describe container: list capabilities: %w", err)
+	}
+	for _, name := range names {
+		i := slices.IndexFunc(known, func(c capability.Cap) bool { return "CAP_"+strings.ToUpper(c.String()) == name })
+		if i < 0 {
+			return 0, fmt.Errorf("describe container: capability %q is not known", name)
+		}
+		bits |= 1 << known[i]
+	}
+	return bits, nil
 }

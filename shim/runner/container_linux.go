@@ -65,7 +65,11 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 		// lives in there, has none.
 		setfcap := []string{"CAP_SETFCAP"}
 		k.p.Capabilities = &configs.Capabilities{Bounding: setfcap, Effective: setfcap, Permitted: setfcap}
-		k.init.User = &pid1.User{UID: r.UID, GID: r.GID}
+		if k.init.User = (&pid1.User{UID: r.UID, GID: r.GID}); process.Capabilities != nil {
+			if k.init.User.Bounding, err = capabilityBits(process.Capabilities.Bounding); err != nil {
+				return nil, err
+			}
+		}
 	}
 	defer func() {
 		if err != nil {

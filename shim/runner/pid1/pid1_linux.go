@@ -39,12 +39,17 @@ type Start struct {
 
 	// User, if not nil, puts the agent into one more user namespace, in which the
 	// user that it runs as is called this. The first process needs CAP_SETFCAP if
-	// that is root (user_namespaces(7)); the agent has no capabilities.
+	// that is root (user_namespaces(7)). An agent that is called root in there has
+	// the capabilities of User.Bounding, in there; any other has none.
 	User *User
 }
 
-// A User is the one user and the one group of a user namespace.
-type User struct{ UID, GID uint32 }
+// A User is the one user and the one group of a user namespace, and what
+// capabilities root may ever have in it: bits by the numbers of capabilities(7).
+type User struct {
+	UID, GID uint32
+	Bounding uint64
+}
 
 // A Stream says where one of the agent's first three descriptors comes from.
 type Stream uint8
@@ -152,6 +157,7 @@ func WriteStart(w io.Writer, s Start) error {
 	if s.User != nil {
 		m = binary.LittleEndian.AppendUint32(m, s.User.UID)
 		m = binary.LittleEndian.AppendUint32(m, s.User.GID)
+		m = binary.LittleEndian.AppendUint64(m, s.User.Bounding)
 	}
 	m = binary.LittleEndian.AppendUint32(m, uint32(len(s.Filter)))
 	for _, i := range s.Filter {
@@ -178,7 +184,7 @@ func ReadStart(r io.Reader) (Start, error) {
 		s.Stdio[i] = Stream(d.byte())
 	}
 	if d.flag() {
-		s.User = &User{UID: d.uint32(), GID: d.uint32()}
+		s.User = &User{UID: d.uint32(), GID: d.uint32(), Bounding: d.uint64()}
 	}
 	if n := d.uint32(); n <= maxFilter && int(n)*8 <= len(d.rest) {
 		s.Filter = make([]unix.SockFilter, n)
@@ -297,6 +303,8 @@ func (d *decoder) take(n int) []byte {
 func (d *decoder) byte() byte     { return d.take(1)[0] }
 func (d *decoder) uint16() uint16 { return binary.LittleEndian.Uint16(d.take(2)) }
 func (d *decoder) uint32() uint32 { return binary.LittleEndian.Uint32(d.take(4)) }
+
+func (d *decoder) uint64() uint64 { return binary.LittleEndian.Uint64(d.take(8)) }
 
 func (d *decoder) flag() bool {
 	b := d.byte()

@@ -20,7 +20,7 @@ func TestStartArrives(t *testing.T) {
 		{Args: []string{"true"}, Filter: program},
 		{Args: []string{"sh", "-c", "", "ü\n"}, Filter: program, Terminal: true, Stdio: [3]Stream{Given, Extra(2), Closed}},
 		{Args: []string{"x"}, Filter: slices.Repeat(program, 1000), User: &User{}},
-		{Args: []string{"x", strings.Repeat("y", 5<<20)}, Filter: program, User: &User{1<<32 - 1, 4711}, Stdio: [3]Stream{Extra(0), Extra(1), Extra(2)}},
+		{Args: []string{"x", strings.Repeat("y", 5<<20)}, Filter: program, User: &User{1<<32 - 1, 4711, 1<<63 + 5}, Stdio: [3]Stream{Extra(0), Extra(1), Extra(2)}},
 	} {
 		var b bytes.Buffer
 		if err := WriteStart(&b, want); err != nil {
@@ -98,7 +98,7 @@ func message(body ...byte) []byte {
 
 func TestMalformedMessages(t *testing.T) {
 	var start bytes.Buffer
-	if err := WriteStart(&start, Start{Args: []string{"x", "y"}, Filter: program, User: &User{1, 2}}); err != nil {
+	if err := WriteStart(&start, Start{Args: []string{"x", "y"}, Filter: program, User: &User{UID: 1, GID: 2}}); err != nil {
 		t.Fatal(err)
 	}
 	good := start.Bytes()
@@ -141,7 +141,7 @@ func TestMalformedMessages(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	var b bytes.Buffer
 	if err := errors.Join(
-		WriteStart(&b, Start{Args: []string{"x", ""}, Filter: program, User: &User{1, 2}, Terminal: true}),
+		WriteStart(&b, Start{Args: []string{"x", ""}, Filter: program, User: &User{UID: 1, GID: 2}, Terminal: true}),
 		WriteSignal(&b, Signal{1, true}), WriteReport(&b, Report{Failed, 127, "x"}),
 	); err != nil {
 		f.Fatal(err)
