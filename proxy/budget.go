@@ -15,8 +15,9 @@ type budgets struct {
 	now   func() time.Time
 	start time.Time
 
-	mu   sync.Mutex // guards used
-	used map[string]*usage
+	mu      sync.Mutex // guards the rest
+	used    map[string]*usage
+	current map[string]*policy.Budget // of the policy in force
 }
 
 // usage is what is used of one budget.
@@ -24,6 +25,13 @@ type usage struct{ up, down, connections, requests meter }
 
 func newBudgets(now func() time.Time) *budgets {
 	return &budgets{now: now, start: now(), used: make(map[string]*usage)}
+}
+
+// adopt makes the budgets of a policy the ones by which open connections go on.
+func (b *budgets) adopt(current map[string]*policy.Budget) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = current
 }
 
 // overBudget is the reason of what crosses a budget, or would.
@@ -110,7 +118,7 @@ func (b *budgets) up(budget *policy.Budget) spend {
 	if budget == nil || budget.Up == nil {
 		return nil
 	}
-	return b.bytes("up", *budget.Up, budget, func(u *usage) *meter { return &u.up })
+	return b.bytes("up", budget, func(b *policy.Budget) *policy.Quota { return b.Up }, func(u *usage) *meter { return &u.up })
 }
 
 // down is the budget of bytes to the agent, or nil if they are not bounded.
@@ -118,14 +126,20 @@ func (b *budgets) down(budget *policy.Budget) spend {
 	if budget == nil || budget.Down == nil {
 		return nil
 	}
-	return b.bytes("down", *budget.Down, budget, func(u *usage) *meter { return &u.down })
+	return b.bytes("down", budget, func(b *policy.Budget) *policy.Quota { return b.Down }, func(u *usage) *meter { return &u.down })
 }
 
-func (b *budgets) bytes(key string, q policy.Quota, budget *policy.Budget, of func(*usage) *meter) spend {
+// bytes counts by the rule's quota in the policy in force; without one there the
+// quota that it began with holds on.
+func (b *budgets) bytes(key string, budget *policy.Budget, quota func(*policy.Budget) *policy.Quota, of func(*usage) *meter) spend {
 	return func(n int) (int, error) {
 		now := b.now().Sub(b.start)
 		b.mu.Lock()
 		defer b.mu.Unlock()
+		q := *quota(budget)
+		if current := b.current[budget.Key]; current != nil && quota(current) != nil {
+			q = *quota(current)
+		}
 		m := of(b.usage(budget))
 		granted := min(int64(n), max(m.left(q, now), 0))
 		m.take(granted)
@@ -148,12 +162,18 @@ type meter struct {
 	slots  [meterSlots + 1]int64 // a ring
 	newest int64                 // number of the current slot since the start
 	used   int64                 // in all slots
+	per    time.Duration         // the window; zero until there is one
 }
 
-// left moves the window on and returns what of the quota is not used.
+// left moves the window on and returns what of the quota is not used. If the
+// window is another one than before, what was used counts as used just now.
 func (m *meter) left(q policy.Quota, now time.Duration) int64 {
 	if q.Per > 0 {
 		current := int64(now / (q.Per / meterSlots))
+		if m.per != q.Per {
+			*m = meter{used: m.used, newest: current, per: q.Per}
+			m.slots[current%int64(len(m.slots))] = m.used
+		}
 		for gone := min(current-m.newest, int64(len(m.slots))); gone > 0; gone-- {
 			slot := &m.slots[(current-gone+1)%int64(len(m.slots))]
 			m.used -= *slot

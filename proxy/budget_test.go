@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -354,6 +355,142 @@ func TestBudgetWebSocket(t *testing.T) {
 			closes := l.closes()
 			if len(closes) != 1 || closes[0].Reason != test.reason || max(closes[0].BytesUp, closes[0].BytesDown) > 21<<10 || min(closes[0].BytesUp, closes[0].BytesDown) > 10<<10 {
 				t.Errorf("%+v", closes)
+			}
+		})
+	}
+}
+
+// TestMeterOtherWindow: a window that a reload makes longer or shorter forgets
+// nothing and is not stuck.
+func TestMeterOtherWindow(t *testing.T) {
+	for _, test := range []struct{ before, after time.Duration }{
+		{time.Minute, 24 * time.Hour}, {24 * time.Hour, time.Minute}, {0, time.Minute}, {time.Minute, 0},
+	} {
+		var m meter
+		at := 10 * 24 * time.Hour
+		m.left(policy.Quota{Most: 10, Per: test.before}, at)
+		m.take(7)
+		q := policy.Quota{Most: 10, Per: test.after}
+		if left := m.left(q, at); left != 3 {
+			t.Errorf("from %v to %v %d are left, want 3", test.before, test.after, left)
+		}
+		if at += 2 * test.after; test.after > 0 && m.left(q, at) != 10 {
+			t.Errorf("from %v to %v %d are left two windows later", test.before, test.after, m.left(q, at))
+		}
+	}
+}
+
+// TestBudgetReload: what is open when a rule's budget changes is charged to the
+// new one from then on, or is reset: nothing goes on uncounted.
+func TestBudgetReload(t *testing.T) {
+	const used = 100 << 10
+	for _, test := range []struct {
+		name, before, after string
+		ports               string // after; empty for the same
+		more                int    // bytes in each direction that still pass; -1: it is reset at once
+		reason              string
+	}{
+		{"the same", "{up: 200KiB}", "{up: 200KiB}", "", 100 << 10, "the rule's budget is used up: up 200KiB"},
+		{"more", "{up: 110KiB, down: 1GiB}", "{up: 300KiB}", "", 200 << 10, "the rule's budget is used up: up 300KiB"},
+		{"less", "{up: 1GiB}", "{up: 150KiB}", "", 50 << 10, "the rule's budget is used up: up 150KiB"},
+		{"less than is used", "{up: 1GiB}", "{up: 50KiB}", "", -1, "the policy has changed: the rule's budget is used up: up 50KiB"},
+		{"one at all", "", "{up: 1GiB}", "", -1, "the policy has changed: the rule has another budget"},
+		{"in another direction", "{up: 1GiB}", "{up: 1GiB, down: 1GiB}", "", -1, "the policy has changed: the rule has another budget"},
+		{"of a rule with more ports", "{up: 1GiB}", "{up: 1GiB}", "[PORT, 1]", -1, "the policy has changed: the rule has another budget"},
+		{"of connections, to what bytes had none", "", "{connections: 1}", "", -1, "the policy has changed: the rule has another budget"},
+		{"none any more", "{up: 200KiB}", "", "", 100 << 10, "the rule's budget is used up: up 200KiB"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			text := func(budget, ports string) string {
+				if budget != "" {
+					budget = ", budget: " + budget
+				}
+				if ports == "" {
+					ports = "[PORT]"
+				}
+				return fmt.Sprintf("version: 1\nnetwork:\n  rules:\n    - {allow: raw.test, ports: %s, protocol: tcp, addresses: [\"::1\"]%s}\n", ports, budget)
+			}
+			l := newLab(t, text(test.before, ""))
+			l.upstream(func(c *net.TCPConn) { io.Copy(c, c) })
+			conn := l.dial(l.synthetic("raw.test"))
+			conn.Write(make([]byte, used))
+			if _, err := io.CopyN(io.Discard, conn, used); err != nil {
+				t.Fatal(err)
+			}
+			l.reload(text(test.after, test.ports))
+			if test.more > 0 {
+				conn.Write(make([]byte, test.more))
+				if n, err := io.CopyN(io.Discard, conn, int64(test.more)); err != nil {
+					t.Errorf("%d bytes pass: %v", n, err)
+				}
+			}
+			conn.Write(make([]byte, 1))
+			if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
+				t.Error("a further byte passes")
+			}
+			closes := l.closes()
+			if len(closes) != 1 || closes[0].Reason != test.reason || closes[0].BytesUp != int64(used+max(test.more, 0)) {
+				t.Errorf("closes %+v", closes)
+			}
+		})
+	}
+}
+
+// TestBudgetReloadHTTP: the same for a request in flight; the next one on an idle
+// connection is charged to the new budget.
+func TestBudgetReloadHTTP(t *testing.T) {
+	const text = "version: 1\nnetwork:\n  rules:\n    - {allow: raw.test, ports: [PORT], protocol: http, addresses: [\"::1\"]%s}\n"
+	for _, inFlight := range []bool{true, false} {
+		t.Run(fmt.Sprintf("in flight %v", inFlight), func(t *testing.T) {
+			l := newLab(t, fmt.Sprintf(text, ""))
+			began, hold := make(chan struct{}, 1), make(chan struct{})
+			l.upstream(func(c *net.TCPConn) {
+				in := bufio.NewReader(c)
+				for {
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					if r.URL.Path == "/slow" {
+						began <- struct{}{}
+						<-hold
+					}
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n"+strings.Repeat("x", 2000))
+				}
+			})
+			defer close(hold)
+			conn := l.dial(l.synthetic("raw.test"))
+			in := bufio.NewReader(conn)
+			get := func(path string) (int, error) {
+				io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: raw.test\r\n\r\n")
+				r, err := http.ReadResponse(in, nil)
+				if err != nil {
+					return 0, err
+				}
+				_, err = io.Copy(io.Discard, r.Body)
+				return r.StatusCode, err
+			}
+			if status, err := get("/"); status != http.StatusOK || err != nil {
+				t.Fatal(status, err)
+			}
+			want := "the rule's budget is used up: down 1KiB"
+			if inFlight {
+				want = "the policy has changed: the rule has another budget"
+				go func() {
+					<-began
+					l.reload(fmt.Sprintf(text, ", budget: {down: 1KiB}"))
+				}()
+				if _, err := get("/slow"); err == nil {
+					t.Error("the request in flight goes on")
+				}
+			} else {
+				l.reload(fmt.Sprintf(text, ", budget: {down: 1KiB}"))
+				if _, err := get("/"); err == nil {
+					t.Error("more than the budget passes")
+				}
+			}
+			if closes := l.closes(); len(closes) != 1 || closes[0].Reason != want {
+				t.Errorf("closes %+v", closes)
 			}
 		})
 	}

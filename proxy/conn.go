@@ -136,6 +136,7 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		c.refuse(q, d)
 		return
 	}
+	q.budget = d.Budget
 	var upstream *net.TCPConn
 	if failure == nil {
 		upstream, failure = c.s.dial(ctx, q, targets)

@@ -25,6 +25,9 @@ type question struct {
 	// that follow leave them out.
 	connection, request bool
 
+	// budget is what an allowed connection or request is charged to; nil: nothing.
+	budget *policy.Budget
+
 	// problem is what is wrong with what the agent sent; empty if nothing is.
 	// alert is how TLS says so; zero for access_denied.
 	problem string

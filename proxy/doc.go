@@ -60,7 +60,8 @@
 // has no room for, and counts connections and requests as it allows them. Bytes
 // are counted by the relay before it passes them on, so that none leaves beyond
 // the budget; the connection that would send one more is reset. What is bounded is
-// not spliced. The counts live in memory: a proxy that is started anew begins
+// not spliced. A new policy holds for what is open: it is charged to its rule's new
+// budget, or reset if it was not counted until then. The counts live in memory: a proxy that is started anew begins
 // them anew, and its record "started" says so.
 //
 // # Caps

@@ -275,12 +275,6 @@ func (h *httpConn) authorizeRequest(ctx context.Context, q question) policy.Deci
 	return d
 }
 
-// again decides about a request that was counted before.
-func (h *httpConn) again(q question) policy.Decision {
-	q.connection, q.request = false, false
-	return h.s.decide(q)
-}
-
 // nowServing says what the connection is used for. A change of the policy that
 // denies it ends it.
 func (h *httpConn) nowServing(q question, busy bool) {

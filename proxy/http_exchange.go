@@ -73,13 +73,15 @@ func (x *httpExchange) serve(ctx context.Context) bool {
 	q := h.ask(r)
 	q.request, q.connection = true, !h.allowed[target{q.Name, q.Addr, q.Port}]
 	x.q = q
-	if d := h.authorizeRequest(ctx, q); d.Verdict != policy.Allow {
+	d := h.authorizeRequest(ctx, q)
+	if d.Verdict != policy.Allow {
 		return x.refuse(h.forbidden(q, h.host(), d))
 	}
+	q.budget = d.Budget
 	h.nowServing(q, true)
 	defer h.nowServing(question{}, false)
 	if h.stale.Load() { // since it was allowed
-		if d := h.again(q); d.Verdict != policy.Allow {
+		if d := h.s.still(q); d.Verdict != policy.Allow {
 			h.record(q, d, netip.AddrPort{})
 			return x.refuse(h.forbidden(q, h.host(), d))
 		}

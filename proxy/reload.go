@@ -9,8 +9,10 @@ import (
 // SetPolicy replaces the policy; nil denies everything. What is decided from now
 // on is decided by it, and what is open and would be denied now is reset, with
 // the reason in its closing record. Budgets of rules that are still there go on
-// counting; a connection keeps the budget that it began with.
+// counting, with their new amounts, for what is open too. What is open and not
+// counted as its rule wants it now is reset, see continues.
 func (s *Server) SetPolicy(p *policy.Policy) {
+	s.budgets.adopt(p.Budgets())
 	s.policy.Store(p)
 	s.live.mu.Lock()
 	open := make([]*allowed, 0, len(s.live.open))
@@ -65,8 +67,31 @@ func (s *Server) review(a *allowed) {
 	if !ok {
 		return
 	}
-	q.connection, q.request = false, false // counted when it was allowed
-	if d := s.decide(q); d.Verdict != policy.Allow {
+	if d := s.still(q); d.Verdict != policy.Allow {
 		a.end(&revoked{d.Reason})
 	}
+}
+
+// still decides again about what was allowed, and counted then.
+func (s *Server) still(q question) policy.Decision {
+	q.connection, q.request = false, false
+	d := s.decide(q)
+	if d.Verdict == policy.Allow && !continues(q.budget, d.Budget) {
+		return policy.Decision{Reason: "the rule has another budget", Rule: d.Rule}
+	}
+	return d
+}
+
+// continues reports whether what began under one budget can go on under another:
+// if it is the same rule's, and has been counted in each direction that is bounded
+// now. A rule that has no budget any more takes in everything; what was counted
+// goes on under the one that is gone.
+func continues(began, now *policy.Budget) bool {
+	switch {
+	case now == nil:
+		return true
+	case began == nil || began.Key != now.Key:
+		return false
+	}
+	return (now.Up == nil || began.Up != nil) && (now.Down == nil || began.Down != nil)
 }

@@ -11,7 +11,7 @@ func (p *parser) compile() *Policy {
 	}
 	policy := &Policy{
 		name: p.name, rules: p.rules, presets: p.presets, index: newIndex(p.rules),
-		addrs: make(map[netip.AddrPort]pinned), ports: make(map[uint16]bool),
+		addrs: make(map[netip.AddrPort]pinned), ports: make(map[uint16]bool), budgets: make(map[string]*Budget),
 	}
 	for i := range policy.index.slots {
 		p.checkTies(policy.index.slots[i].first)
@@ -24,6 +24,9 @@ func (p *parser) compile() *Policy {
 	for _, r := range p.rules {
 		if r.Verdict == Allow {
 			p.pin(policy, r)
+		}
+		if r.Budget != nil {
+			policy.budgets[r.Budget.Key] = r.Budget
 		}
 	}
 	return policy

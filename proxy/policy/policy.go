@@ -226,6 +226,7 @@ type Policy struct {
 	presets []*Preset
 	index   index
 	addrs   map[netip.AddrPort]pinned // for connections to the bare address
+	budgets map[string]*Budget        // by their keys
 	ports   map[uint16]bool           // of all allow rules
 }
 
@@ -243,6 +244,15 @@ func (p *Policy) Name() string {
 // Mentions reports whether any rule allows anything on the port: whether what
 // is sent there could still turn out to be allowed.
 func (p *Policy) Mentions(port uint16) bool { return p != nil && p.ports[port] }
+
+// Budgets returns the budgets of the rules by their keys. The caller must not
+// change them.
+func (p *Policy) Budgets() map[string]*Budget {
+	if p == nil {
+		return nil
+	}
+	return p.budgets
+}
 
 // Rules returns the rules in the order of the file, and after them those of the
 // presets that it names.
