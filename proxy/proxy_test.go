@@ -9,11 +9,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -163,6 +165,50 @@ func checkRecords(t *testing.T, got, want []string) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("records (-want +got):\n%s", diff)
+	}
+}
+
+// TestAcceptFails: without its listener a server ends, also when goroutines wait
+// for its next connection. More of those ended at once than may wait.
+func TestAcceptFails(t *testing.T) {
+	l := newLab(t, "")
+	l.stop()
+	listener, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	l.server.cfg.TCP, l.server.open = listener, make(chan struct{}, cap(l.server.open))
+	ended := make(chan error, 1)
+	go func() { ended <- l.server.accept(t.Context()) }()
+	for range 3 {
+		var conns []net.Conn
+		for range 2 * maxWaiting {
+			conn, err := net.Dial("tcp4", listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, conn)
+		}
+		for _, conn := range conns {
+			conn.SetReadDeadline(time.Now().Add(patience))
+			if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("not served")
+			}
+			conn.Close()
+		}
+	}
+	listener.Close()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("accept does not end")
+	}
+	if n := len(l.server.open); n > 1 { // one was taken for the connection that did not come
+		t.Errorf("%d connections are open", n)
 	}
 }
 

@@ -179,10 +179,17 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
+// maxWaiting bounds the goroutines that wait for a next connection: their stacks
+// have grown already.
+const maxWaiting = 16
+
 // accept serves connections, at most MaxConns at once, until ctx ends.
 func (s *Server) accept(ctx context.Context) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
+	next := make(chan *net.TCPConn) // to a goroutine that has served one
+	defer close(next)
+	var waiting atomic.Int64 // of those
 	delay := time.Duration(0)
 	for {
 		select {
@@ -216,9 +223,21 @@ func (s *Server) accept(ctx context.Context) error {
 			continue
 		}
 		delay = 0
+		select {
+		case next <- tcp:
+			waiting.Add(-1)
+			continue
+		default:
+		}
 		serving.Go(func() {
-			defer func() { <-s.open }()
-			s.serveConn(ctx, tcp)
+			for ok := true; ok; tcp, ok = <-next {
+				s.serveConn(ctx, tcp)
+				<-s.open
+				if waiting.Add(1) > maxWaiting {
+					waiting.Add(-1)
+					return
+				}
+			}
 		})
 	}
 }
