@@ -33,11 +33,11 @@ packages: ## install what the tests need (root on Debian), or name what is missi
 .PHONY: test-unit
 test-unit: ## unit tests and kernel tests: these make their own namespaces and touch nothing of the host
 	$(GO) vet ./...
-	$(GO) test $$($(GO) list ./... | grep -v /integration$$)
+	$(GO) test -count=1 $$($(GO) list ./... | grep -v /integration$$)
 
 .PHONY: test-integration
 test-integration: build ## real containers under Debian's containerd and the current one (root)
-	$(GO) test -timeout 30m ./integration
+	$(GO) test -count=1 -timeout 30m ./integration
 
 .PHONY: bench
 bench: build ## in turn: start and memory beside the stock runtime and bwrap, the proxy beside HAProxy, nginx and tinyproxy (root)
