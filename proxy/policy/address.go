@@ -86,6 +86,9 @@ func special(a netip.Addr) string {
 // SpecialBlock says what kind of special-purpose addresses an IPv4 block shares,
 // and is empty if all of it is global unicast.
 func SpecialBlock(b netip.Prefix) string {
+	if !b.Addr().Is4() {
+		return "no block of IPv4 addresses"
+	}
 	for _, c := range specialPurpose {
 		for _, p := range c.prefixes {
 			if p.Overlaps(b) {

@@ -122,3 +122,18 @@ func TestSpecial(t *testing.T) {
 		t.Error("no address is global")
 	}
 }
+
+// TestSpecialBlock: a block that only touches what is special is special, and so is whatever is no IPv4 block.
+func TestSpecialBlock(t *testing.T) {
+	for block, want := range map[string]string{
+		"28.0.0.0/14": "", "9.0.0.0/8": "", "11.0.0.0/8": "",
+		"8.0.0.0/6": "private", "10.200.0.0/30": "private", "100.64.0.0/20": "in the carrier-grade NAT block",
+		"126.0.0.0/7": "a loopback address", "240.0.0.0/8": "reserved",
+		"2600::/12": "no block of IPv4 addresses", "::ffff:28.0.0.0/110": "no block of IPv4 addresses", "": "no block of IPv4 addresses",
+	} {
+		b, _ := netip.ParsePrefix(block) // the zero Prefix of ""
+		if got := SpecialBlock(b); got != want {
+			t.Errorf("%q is %q, want %q", block, got, want)
+		}
+	}
+}
