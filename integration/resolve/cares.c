@@ -1,11 +1,11 @@
 /* Resolves names as programs with c-ares do, Node among them. Usage and output are those of libc.c; ARES_TCP in the environment asks by TCP. */
 #include <ares.h>
 #include <netdb.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/select.h>
 #include <time.h>
+
+#include "http.h"
 
 static long milliseconds(void)
 {
@@ -16,6 +16,7 @@ static long milliseconds(void)
 }
 
 static int done;
+static char address[128]; /* the last one that was found */
 
 static void answer(void *name, int status, int timeouts, struct ares_addrinfo *found)
 {
@@ -27,10 +28,8 @@ static void answer(void *name, int status, int timeouts, struct ares_addrinfo *f
 	else if (status != ARES_SUCCESS)
 		printf(" error:%s", ares_strerror(status));
 	for (struct ares_addrinfo_node *a = found ? found->nodes : NULL; a != NULL; a = a->ai_next) {
-		char text[128] = "?";
-
-		getnameinfo(a->ai_addr, a->ai_addrlen, text, sizeof(text), NULL, 0, NI_NUMERICHOST);
-		printf(" %s", text);
+		getnameinfo(a->ai_addr, a->ai_addrlen, address, sizeof(address), NULL, 0, NI_NUMERICHOST);
+		printf(" %s", address);
 	}
 	if (found)
 		ares_freeaddrinfo(found);
@@ -50,6 +49,7 @@ int main(int argc, char **argv)
 
 		printf("%s", argv[i]);
 		done = 0;
+		address[0] = 0;
 		ares_getaddrinfo(channel, argv[i], "443", &hints, answer, NULL);
 		while (!done) {
 			fd_set readers, writers;
@@ -64,7 +64,10 @@ int main(int argc, char **argv)
 			select(n, &readers, &writers, NULL, ares_timeout(channel, NULL, &wait));
 			ares_process(channel, &readers, &writers);
 		}
-		printf(" %ldms\n", milliseconds() - start);
+		printf(" %ldms", milliseconds() - start);
+		if (address[0] && getenv("ASK"))
+			ask(argv[i], address);
+		printf("\n");
 	}
 	ares_destroy(channel);
 	return 0;

@@ -1,12 +1,12 @@
 /* Resolves names as a program of this C library does: built with glibc and with musl.
- * Usage: libc NAME...; prints for each one line: NAME ADDRESS... or NAME not-found, and the milliseconds that it took. */
+ * Usage: libc NAME...; prints for each one line: NAME ADDRESS... or NAME not-found, and the milliseconds that it took. With ASK in the
+ * environment it goes on to ask for the root of the last address by HTTP, and prints the status. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <netdb.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/socket.h>
+#include <stdlib.h>
 #include <time.h>
+
+#include "http.h"
 
 static long milliseconds(void)
 {
@@ -20,6 +20,7 @@ int main(int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
 		struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM }, *found = NULL;
+		char text[128] = "";
 		long start = milliseconds();
 		int err = getaddrinfo(argv[i], "443", &hints, &found);
 
@@ -29,12 +30,13 @@ int main(int argc, char **argv)
 		else if (err != 0)
 			printf(" error:%d", err);
 		for (struct addrinfo *a = found; a != NULL; a = a->ai_next) {
-			char text[128] = "?";
-
 			getnameinfo(a->ai_addr, a->ai_addrlen, text, sizeof(text), NULL, 0, NI_NUMERICHOST);
 			printf(" %s", text);
 		}
-		printf(" %ldms\n", milliseconds() - start);
+		printf(" %ldms", milliseconds() - start);
+		if (found != NULL && getenv("ASK"))
+			ask(argv[i], text);
+		printf("\n");
 		if (found != NULL)
 			freeaddrinfo(found);
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"time"
 )
@@ -33,6 +34,25 @@ func main() {
 		for _, a := range addrs {
 			fmt.Print(" ", a)
 		}
-		fmt.Printf(" %dms\n", time.Since(start).Milliseconds())
+		fmt.Printf(" %dms", time.Since(start).Milliseconds())
+		if len(addrs) > 0 && os.Getenv("ASK") != "" {
+			fmt.Print(" ", ask(name, addrs[len(addrs)-1]))
+		}
+		fmt.Println()
 	}
+}
+
+// ask asks a host by HTTP at that address, and returns the status of the answer, 0 if there is none.
+func ask(host, address string) int {
+	req, err := http.NewRequest(http.MethodHead, "http://"+address, nil)
+	if err != nil {
+		return 0
+	}
+	req.Host = host
+	res, err := (&http.Client{Timeout: 5 * time.Second}).Do(req)
+	if err != nil {
+		return 0
+	}
+	res.Body.Close()
+	return res.StatusCode
 }
