@@ -191,28 +191,35 @@ func TestANewResolvConfIsFollowed(t *testing.T) {
 	eventually(t, "the new server is asked", func() bool { return asked() == other })
 }
 
-// The administrator chooses where names lead inside; a proxy that is started anew keeps to it.
+// The administrator chooses where names lead inside; a sandbox keeps to it, whatever is chosen later, and so does a proxy that is started anew.
 func TestSyntheticAddressesAreTheConfiguredOnes(t *testing.T) {
 	Require(t, needShim)
-	configure(t, "/etc/cofferdam/config.yaml", "version: 1\nsynthetic_addresses: 29.64.0.0/16\n", 0o644)
+	const config = "/etc/cofferdam/config.yaml"
 	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
+		configure(t, config, "version: 1\nsynthetic_addresses: 29.64.0.0/16\n", 0o644)
 		box := Contained(t, d, Policy(t, onlyGood))
-		check := func(when string) {
+		check := func(when, name, block string) {
 			t.Helper()
-			got := box.Probe(t, "dns", "good.test", "-", "A")
-			if !strings.Contains(got.String(), "29.64.0.") {
-				t.Errorf("%s good.test is at %s", when, got)
+			got := box.Probe(t, "dns", name, "-", "A")
+			if !strings.Contains(got.String(), block) {
+				t.Errorf("%s %s is at %s", when, name, got)
 			}
 			if got := box.Probe(t, "https", "good.test:443", "good.test"); !got.OK {
 				t.Errorf("%s what is allowed is not reached: %s", when, got)
 			}
 		}
-		check("at first")
+		check("at first", "good.test", "29.64.0.")
+		if err := os.WriteFile(config, []byte("version: 1\nsynthetic_addresses: 31.0.0.0/16\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		before := inspect(t, d, box).Proxy
 		if err := before.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "there is another proxy", func() bool { return inspect(t, d, box).Proxy.PID != before.PID })
-		check("after a restart")
+		check("after a restart", "good.test", "29.64.0.")
+		check("after a restart, asked for first,", "ssh.good.test", "29.64.0.")
+		box = Contained(t, d, Policy(t, onlyGood))
+		check("in another sandbox", "good.test", "31.0.0.")
 	})
 }
