@@ -22,9 +22,16 @@ const resolvConf = "/etc/resolv.conf" // the host's, resolv.conf(5)
 // watchFiles reloads the policy when its file changes, and tells the proxy of a new resolv.conf, until the sandbox is closed. It watches
 // folders, since files are usually replaced. The built-in policy does not change.
 func (s *Sandbox) watchFiles() error {
-	reload := map[string]func(){resolvConf: s.resolvConfChanged}
+	reload := map[string]func(){}
 	if name := s.policyFile(); name != "" {
 		reload[name] = s.Reload
+	}
+	// A link leads to where a resolver service keeps its own, which the proxy may read whatever is put there.
+	if real, err := filepath.EvalSymlinks(resolvConf); err == nil && real == resolvConf {
+		reload[resolvConf] = s.resolvConfChanged
+	}
+	if len(reload) == 0 {
+		return nil // a person has few watchers (inotify(7), max_user_instances)
 	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
