@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"net"
+	"net/netip"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
 )
@@ -13,7 +14,8 @@ import (
 type httpUpstream struct {
 	stream
 	to   target
-	used bool // for a request before
+	addr netip.Addr // which it has; zero if the HTTP proxy of the site found it
+	used bool       // for a request before
 }
 
 // upstreamFor returns a connection to where a request goes that was allowed: one
@@ -38,7 +40,7 @@ func (h *httpConn) upstreamFor(ctx context.Context, q question) (*httpUpstream, 
 	if err != nil {
 		return nil, err
 	}
-	u := &httpUpstream{to: t}
+	u := &httpUpstream{to: t, addr: h.to.upstream.Addr()}
 	u.buffers, u.lull, u.side = &h.s.buffers, &h.lull, forUpstream
 	u.account = &account{&h.moved, h.s.budgets.up(budget), h.s.budgets.down(budget)}
 	if err := u.open(tcp); err != nil {
@@ -51,15 +53,28 @@ func (h *httpConn) upstreamFor(ctx context.Context, q question) (*httpUpstream, 
 	return u, nil
 }
 
-// use makes the end of the connection that of an upstream's too.
+// use makes the end of the connection that of an upstream's too. From here on the
+// policy must allow the address that it has, not only the name; a change that came
+// too early to know is made up for.
 func (h *httpConn) use(u *httpUpstream) error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.ended {
+		h.mu.Unlock()
 		u.close()
 		return net.ErrClosed
 	}
 	h.current = u
+	if u.addr.IsValid() {
+		h.serving.Addr = u.addr
+	}
+	q := h.serving
+	h.mu.Unlock()
+	if h.stale.Load() {
+		if d := h.s.still(q); d.Verdict != policy.Allow {
+			h.let(u, false)
+			return &denied{d}
+		}
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -173,6 +174,80 @@ func TestPolicyChangeHTTP(t *testing.T) {
 	}
 	if reasons["the policy has changed: no rule allows it"] != 1 || reasons["no rule allows it"] != 1 {
 		t.Errorf("reasons %v", reasons)
+	}
+}
+
+// TestPolicyChangeOfAddressHTTP: what is in flight to an address that the name must
+// not have any more is cut, as it is in other protocols.
+func TestPolicyChangeOfAddressHTTP(t *testing.T) {
+	elsewhere := strings.Replace(webAllowed, "::1", "10.1.2.3", 1)
+	for _, test := range []struct{ name, request, more string }{
+		{"a body", "POST / HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "1\r\nb\r\n"},
+		{"a change of protocol", "GET / HTTP/1.1\r\nHost: web.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\na", "b"},
+	} {
+		for _, to := range []string{webAllowed, elsewhere} {
+			t.Run(fmt.Sprint(test.name, " elsewhere ", to == elsewhere), func(t *testing.T) {
+				l := newLab(t, webAllowed)
+				got := make(chan byte, 1)
+				l.upstream(func(c *net.TCPConn) {
+					defer close(got)
+					in := bufio.NewReader(c)
+					r, err := http.ReadRequest(in)
+					if err != nil {
+						return
+					}
+					body := bufio.NewReader(r.Body)
+					if r.Header.Get("Upgrade") != "" {
+						io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+						body = in
+					}
+					for {
+						b, err := body.ReadByte()
+						if err != nil {
+							return
+						}
+						got <- b
+					}
+				})
+				conn := l.dial(l.synthetic("web.test"))
+				io.WriteString(conn, test.request)
+				if b := <-got; b != 'a' {
+					t.Fatalf("the upstream got %q", b)
+				}
+				l.reload(to)
+				io.WriteString(conn, test.more)
+				if b, goesOn := <-got; goesOn != (to == webAllowed) {
+					t.Errorf("after the change the upstream got %q, %v", b, goesOn)
+				}
+				conn.Close()
+				for _, r := range l.closes() {
+					if to == elsewhere && r.Reason != "the policy has changed: address ::1 is not one that the rule names" {
+						t.Errorf("closed with %q", r.Reason)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestPolicyChangeBeforeUse: a change between the decision about a request and the
+// choice of an upstream that is open already counts for that upstream.
+func TestPolicyChangeBeforeUse(t *testing.T) {
+	l := newLab(t, webAllowed)
+	l.upstream(echo)
+	c, err := net.DialTimeout("tcp6", fmt.Sprintf("[::1]:%d", l.port), patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	h := &httpConn{conn: &conn{s: l.server, tcp: l.dial(l.synthetic("web.test"))}}
+	h.nowServing(question{Request: policy.Request{Protocol: policy.HTTP, Name: mustName(t, "web.test"), Port: uint16(l.port)}}, true)
+	u := &httpUpstream{addr: addrOf(c.RemoteAddr()), stream: stream{tcp: c.(*net.TCPConn), buffers: &l.server.buffers}}
+	l.reload(strings.Replace(webAllowed, "::1", "10.1.2.3", 1))
+	h.stale.Store(true)
+	_, isDenied := errors.AsType[*denied](h.use(u))
+	if _, err := c.Write([]byte("x")); !isDenied || !errors.Is(err, net.ErrClosed) || h.current != nil {
+		t.Errorf("denied %v, and then %v", isDenied, err)
 	}
 }
 
