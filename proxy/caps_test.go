@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -152,4 +153,53 @@ func TestCapOfNames(t *testing.T) {
 		"Success a.example.org. [127 64 0 1] ttl 60",
 	})
 	checkRecords(t, l.proxyRecords(), []string{"2 names have an address: further ones get none"})
+}
+
+// TestMemoryOfHTTP: an agent and a server that work together, with heads of the worst kind and nobody who reads, make a
+// connection hold no more than package doc says. What all of them may hold bounds the process.
+func TestMemoryOfHTTP(t *testing.T) {
+	const conns, most = 64, 350 << 10 // bytes, those of the test included
+	head := func(first string, size int) []byte {
+		const fields = 500
+		return []byte(first + strings.Repeat("Accept: "+strings.Repeat("x", size/fields-10)+"\r\n", fields) + "\r\n")
+	}
+	request := head("POST / HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n", maxRequestHead-300)
+	answer := head("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n", maxResponseHead-300)
+	chunk := []byte("ea60\r\n" + strings.Repeat("x", 60000) + "\r\n")
+	flood := func(c *net.TCPConn, first []byte) {
+		c.SetReadBuffer(2048)
+		c.Write(first)
+		for err := error(nil); err == nil; {
+			_, err = c.Write(chunk)
+		}
+	}
+	l := newLab(t, httpPolicy)
+	l.upstream(func(c *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 1))
+		flood(c, answer)
+	})
+	address := l.synthetic("good.test")
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := used()
+	var agents []*net.TCPConn
+	for range conns {
+		agents = append(agents, l.dial(address))
+		go flood(agents[len(agents)-1], request)
+	}
+	for _, agent := range agents { // there are answers, and bodies on their way
+		if _, err := io.ReadFull(agent, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if each := (used() - before) / conns; each > most {
+		t.Errorf("a connection holds %d bytes", each)
+	}
+	for _, agent := range agents {
+		abort(agent)
+	}
 }

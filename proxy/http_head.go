@@ -19,6 +19,7 @@ var errHTTP2 = errors.New("HTTP/2 without TLS")
 const (
 	maxFields  = 512
 	maxOptions = 32 // fields that Connection names
+	maxAccept  = 1 << 10
 )
 
 // head is the head of a message, read in the one way that everybody reads it.
@@ -35,7 +36,7 @@ type head struct {
 
 	fields []field
 	host   []byte
-	accept []byte // all fields together
+	accept []byte // all fields together, as far as maxAccept goes
 
 	framing framing
 	length  int64 // if byLength
@@ -366,7 +367,9 @@ func (h *head) heed(f field) error {
 	case isExpect:
 		h.expects = h.expects || isFold(f.value, "100-continue")
 	case isAccept:
-		h.accept = append(append(h.accept, ','), f.value...)
+		if len(h.accept)+len(f.value) < maxAccept {
+			h.accept = append(append(h.accept, ','), f.value...)
+		}
 	case isTrailer:
 		for name := range bytes.SplitSeq(f.value, []byte(",")) {
 			if kindOf(trimSpace(name)) != endToEnd {
