@@ -117,7 +117,7 @@ func (x *httpExchange) takeBody() error {
 // pass sends the request and passes its answer on. A connection that served a
 // request before may have been closed just now: then the request is sent once
 // more, if nothing was read of an answer, it may be repeated, and all of it is
-// still here.
+// still here. What leaves twice is decided twice, and counted.
 func (x *httpExchange) pass(ctx context.Context) (more bool) {
 	for {
 		u, err := x.h.upstreamFor(ctx, x.q)
@@ -132,6 +132,10 @@ func (x *httpExchange) pass(ctx context.Context) (more bool) {
 		x.h.let(u, false)
 		if !u.used || x.began || !x.repeatable || x.upload.used || crosses(err) {
 			return x.fails(err)
+		}
+		x.q.connection = false // another one is counted when it is made
+		if d := x.h.s.decide(x.q); d.Verdict != policy.Allow {
+			return x.fails(&denied{d})
 		}
 	}
 }

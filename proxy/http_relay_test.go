@@ -573,6 +573,31 @@ func TestBudgetWithinBody(t *testing.T) {
 	}
 }
 
+// TestBudgetOfRepeated: a request that leaves twice is counted twice.
+func TestBudgetOfRepeated(t *testing.T) {
+	for most, want := range map[int]string{2: "[200 429] after 2", 3: "[200 200] after 3"} {
+		t.Run(want, func(t *testing.T) {
+			l, _ := budgetLab(t, "http", fmt.Sprintf("{requests: %d/1h}", most))
+			server := &webServer{answer: func(c *net.TCPConn, _, request int, _ *http.Request) bool {
+				if request != 2 {
+					io.WriteString(c, okAnswer)
+				}
+				return request != 2
+			}}
+			l.upstream(server.serve)
+			conn := l.dial(l.synthetic("a.raw.test"))
+			var statuses []int
+			for range 2 {
+				got, _ := exchange(t, conn, "GET / HTTP/1.1\r\nHost: a.raw.test\r\n\r\n", 1)
+				statuses = append(statuses, got...)
+			}
+			if got := fmt.Sprint(statuses, " after ", server.asked.Load()); got != want {
+				t.Errorf("got %s requests", got)
+			}
+		})
+	}
+}
+
 // TestManyHosts: a connection keeps few others open, each for its own host.
 func TestManyHosts(t *testing.T) {
 	l := newLab(t, "version: 1\nnetwork: {rules: [{allow: \"*.web.test\", ports: [PORT], protocol: http, addresses: [\"::1\"]}]}\n")
