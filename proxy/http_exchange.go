@@ -399,7 +399,6 @@ func (x *httpExchange) tunnel(u *httpUpstream) {
 	head := bytes.Clone(h.agent.unread())
 	h.agent.release()
 	h.lull.stop()
-	h.unwatch()
 	if u.failed != nil {
 		x.breaks(u.failed)
 		return
@@ -408,6 +407,7 @@ func (x *httpExchange) tunnel(u *httpUpstream) {
 		x.breaks(errAgentGone)
 		return
 	}
+	h.unwatch() // the relay has a watch of its own
 	t := relay{
 		agent: h.tcp, upstream: u.tcp, idle: h.s.timeouts.idle, total: h.s.timeouts.total - time.Since(h.began),
 		splices: h.s.splices, buffers: &h.s.buffers, spendUp: u.account.spendUp, spendDown: u.account.spendDown,

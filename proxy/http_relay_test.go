@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -618,5 +620,42 @@ func TestManyHosts(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"1a", "2b", "1a", "3c", "1a", "4b", "5c"}, got); diff != "" {
 		t.Errorf("connections and hosts (-want +got):\n%s", diff)
+	}
+}
+
+// TestHTTPTimesNobodyReads: an agent that does not read what it asked for has no more time than others, whatever it
+// keeps the proxy from sending.
+func TestHTTPTimesNobodyReads(t *testing.T) {
+	long := "X: " + strings.Repeat("x", maxResponseHead-200) + "\r\n\r\n"
+	for _, test := range []struct{ name, request, answer string }{
+		{"an answer", "GET / HTTP/1.1\r\nHost: good.test\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n" + long},
+		{"an interim answer", "GET / HTTP/1.1\r\nHost: good.test\r\n\r\n", strings.Repeat("HTTP/1.1 103 Early Hints\r\n"+long, maxInterims-1)},
+		{"a change of protocol", "GET / HTTP/1.1\r\nHost: good.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + long},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLab(t, httpPolicy, func(_ *Config, l *lab) { l.idle = 200 * time.Millisecond })
+			l.upstream(func(c *net.TCPConn) {
+				http.ReadRequest(bufio.NewReader(c))
+				io.WriteString(c, test.answer)
+				io.Copy(c, zeros{})
+			})
+			// Segments as short as on a real link: the kernel makes its buffers by that.
+			dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+				return errors.Join(raw.Control(func(fd uintptr) {
+					err = errors.Join(syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 536), syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 2048))
+				}), err)
+			}}
+			conn, err := dialer.DialContext(t.Context(), "tcp4", net.JoinHostPort(l.synthetic("good.test"), fmt.Sprint(l.port)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, test.request)
+			l.waitOpen(1)
+			l.waitOpen(0)
+			if closes := l.closes(); len(closes) != 1 || closes[0].Reason != errIdle.Error() {
+				t.Errorf("closes %v", closes)
+			}
+		})
 	}
 }
