@@ -5,7 +5,7 @@ set -euo pipefail
 
 # command:package, for what each use needs
 run_needs=(containerd:containerd ctr:containerd runc:runc busybox:busybox-static)
-test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc musl-gcc:musl-tools /usr/include/ares.h:libc-ares-dev /usr/lib/cni/macvlan:containernetworking-plugins)
+test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc git:git musl-gcc:musl-tools /usr/include/ares.h:libc-ares-dev /usr/lib/cni/macvlan:containernetworking-plugins)
 bench_needs=("${test_needs[@]}" haproxy:haproxy nginx:nginx-light /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream tinyproxy:tinyproxy-bin bwrap:bubblewrap)
 
 case "${1:-}" in
