@@ -149,6 +149,12 @@ func (r Rule) before(next []bpf.Instruction) ([]bpf.Instruction, error) {
 		return nil, fmt.Errorf("rule for %s: no such error: %d", r.Call, uint(r.Errno))
 	}
 	run := verdict(r.Errno)
+	if r.Ask {
+		if r.Errno != 0 {
+			return nil, fmt.Errorf("rule for %s: an error and a question", r.Call)
+		}
+		run = []bpf.Instruction{bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF}}
+	}
 	for _, c := range slices.Backward(r.When) {
 		if c.Arg > 5 || c.Want&^c.Mask != 0 {
 			return nil, fmt.Errorf("rule for %s: condition %v can never hold", r.Call, c)

@@ -10,6 +10,5 @@
 //
 // Only the calls of the machine's own 64-bit architecture exist: a process that
 // makes one of another (int 0x80, x32) is killed. There are no verdicts but "let
-// it through" and an error: nothing asks another process, nothing is traced or
-// logged.
+// it through", an error, and "ask the listener": nothing is traced or logged.
 package syscalls

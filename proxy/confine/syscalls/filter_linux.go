@@ -29,6 +29,7 @@ type Rule struct {
 	Number uint32        // on this architecture
 	When   []Condition   // on its arguments; none: always
 	Errno  syscall.Errno // what it fails with; 0: it is let through
+	Ask    bool          // the filter's listener decides (seccomp_unotify(2)); Errno is 0
 	Why    string        // for the reader
 }
 
@@ -64,6 +65,9 @@ func (f Filter) String() string {
 		}
 		if r.Errno != 0 {
 			line += "  -> " + errnoName(r.Errno)
+		}
+		if r.Ask {
+			line += "  -> ask"
 		}
 		if r.Why != "" {
 			line = fmt.Sprintf("%-64s # %s", line, r.Why)

@@ -38,6 +38,8 @@ func decide(f syscalls.Filter, c syscallstest.Call) uint32 {
 			holds = holds && c.Args[when.Arg]&when.Mask == when.Want
 		}
 		switch {
+		case holds && r.Ask:
+			return unix.SECCOMP_RET_USER_NOTIF
 		case holds && r.Errno == 0:
 			return syscallstest.Allowed
 		case holds:
@@ -61,6 +63,7 @@ func anyFilter(r *rand.Rand) syscalls.Filter {
 	}
 	for range r.IntN(300) {
 		rule := syscalls.Rule{Call: "x", Number: uint32(r.IntN(200)), Errno: syscall.Errno(r.IntN(3) * r.IntN(2))}
+		rule.Ask = rule.Errno == 0 && r.IntN(4) == 0
 		for range r.IntN(4) * r.IntN(2) {
 			m := mask()
 			rule.When = append(rule.When, syscalls.Condition{Arg: uint(r.IntN(6)), Mask: m, Want: m & []uint64{0, 1, syscalls.WholeAll, r.Uint64()}[r.IntN(4)]})
@@ -136,6 +139,7 @@ func TestMalformedRules(t *testing.T) {
 		"never holds":   when(syscalls.Condition{Mask: 1, Want: 2}),
 		"x32":           {Rules: []syscalls.Rule{{Call: "x", Number: x32Bit}}},
 		"too new":       {Rules: []syscalls.Rule{{Call: "x", Number: 9}}, Newest: 8},
+		"error and ask": {Rules: []syscalls.Rule{{Call: "x", Errno: 1, Ask: true}}},
 		"errno":         {Rules: []syscalls.Rule{{Call: "x", Errno: 4096}}},
 		"default errno": {Else: 4096},
 		"too long":      when(slices.Repeat([]syscalls.Condition{one}, 2000)...),

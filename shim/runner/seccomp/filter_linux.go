@@ -2,8 +2,9 @@
 // of package syscalls, so that a container can have it without libseccomp.
 //
 // It carries out what the profiles of package spec say, exactly, and refuses the
-// rest by name: no verdict but "allow" and an error, no comparison but "equal"
-// and "masked equal", no flags, no listener, one architecture. Where a call has
+// rest by name: no verdict but "allow", an error and "notify", no comparison but
+// "equal" and "masked equal", no flags, no path of a listener (who loads the
+// filter has it), one architecture. Where a call has
 // several rules, the first that matches counts; where a rule has several
 // conditions, all must hold.
 //
@@ -71,7 +72,7 @@ func (a architecture) filter(p *specs.LinuxSeccomp) (f syscalls.Filter, err erro
 		return f, fmt.Errorf("default action: %w", err)
 	}
 	for i, call := range p.Syscalls {
-		verdict, conditions, err := rule(call)
+		verdict, ask, conditions, err := rule(call)
 		if err != nil {
 			return f, fmt.Errorf("rule %d (%v): %w", i, call.Names, err)
 		}
@@ -81,40 +82,41 @@ func (a architecture) filter(p *specs.LinuxSeccomp) (f syscalls.Filter, err erro
 				continue
 			}
 			f.Newest = max(f.Newest, number)
-			f.Rules = append(f.Rules, syscalls.Rule{Call: name, Number: number, When: conditions, Errno: verdict})
+			f.Rules = append(f.Rules, syscalls.Rule{Call: name, Number: number, When: conditions, Errno: verdict, Ask: ask})
 		}
 	}
 	return f, nil
 }
 
 // rule is what all calls of an OCI rule have in common; verdict is 0 for those that are let through.
-func rule(call specs.LinuxSyscall) (verdict syscall.Errno, when []syscalls.Condition, err error) {
+func rule(call specs.LinuxSyscall) (verdict syscall.Errno, ask bool, when []syscalls.Condition, err error) {
 	if len(call.Names) == 0 || slices.Contains(call.Names, "") {
-		return 0, nil, errors.New("a call has no name")
+		return 0, false, nil, errors.New("a call has no name")
 	}
 	switch call.Action {
-	case specs.ActAllow:
+	case specs.ActAllow, specs.ActNotify:
 		if call.ErrnoRet != nil {
-			return 0, nil, fmt.Errorf("%s with an error", call.Action)
+			return 0, false, nil, fmt.Errorf("%s with an error", call.Action)
 		}
+		ask = call.Action == specs.ActNotify
 	case specs.ActErrno:
 		if verdict, err = errno(call.ErrnoRet); err != nil {
-			return 0, nil, err
+			return 0, false, nil, err
 		}
 	default:
-		return 0, nil, fmt.Errorf("action %q is not carried out", call.Action)
+		return 0, false, nil, fmt.Errorf("action %q is not carried out", call.Action)
 	}
 	for _, arg := range call.Args {
 		condition, err := condition(arg)
 		if err != nil {
-			return 0, nil, fmt.Errorf("argument %d: %w", arg.Index, err)
+			return 0, false, nil, fmt.Errorf("argument %d: %w", arg.Index, err)
 		}
 		if slices.ContainsFunc(when, func(c syscalls.Condition) bool { return c.Arg == condition.Arg }) {
-			return 0, nil, fmt.Errorf("argument %d: two conditions, of which runc would want but one to hold", arg.Index)
+			return 0, false, nil, fmt.Errorf("argument %d: two conditions, of which runc would want but one to hold", arg.Index)
 		}
 		when = append(when, condition)
 	}
-	return verdict, when, nil
+	return verdict, ask, when, nil
 }
 
 func condition(arg specs.LinuxSeccompArg) (c syscalls.Condition, err error) {

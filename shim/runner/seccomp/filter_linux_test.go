@@ -31,7 +31,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // sandbox is the profile of every sandbox on an architecture.
 func sandbox(t testing.TB, arch string) *specs.LinuxSeccomp {
 	t.Helper()
-	profile, err := spec.Seccomp(arch)
+	profile, err := spec.Seccomp(arch, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,15 +45,28 @@ func TestSandboxFilter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		path := filepath.Join("testdata", "sandbox."+name+".filter")
-		if *update {
-			if err := os.WriteFile(path, []byte(f.String()), 0o644); err != nil {
-				t.Fatal(err)
-			}
+		golden(t, "sandbox."+name+".filter", f)
+		profile, err := spec.Seccomp(name, true)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if want, err := os.ReadFile(path); err != nil || string(want) != f.String() {
-			t.Errorf("%s differs (-update writes it), %v:\n%s", path, err, f)
+		if f, err = arch.filter(profile); err != nil {
+			t.Fatal(err)
 		}
+		golden(t, "workspace."+name+".filter", f)
+	}
+}
+
+func golden(t *testing.T, name string, f syscalls.Filter) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(f.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want, err := os.ReadFile(path); err != nil || string(want) != f.String() {
+		t.Errorf("%s differs (-update writes it), %v:\n%s", path, err, f)
 	}
 }
 
@@ -287,15 +300,18 @@ func TestRefusals(t *testing.T) {
 		"no action":            func(p *specs.LinuxSeccomp) { p.Syscalls[0].Action = "" },
 		"kill":                 func(p *specs.LinuxSeccomp) { p.Syscalls[0].Action = specs.ActKill },
 		"log":                  func(p *specs.LinuxSeccomp) { p.Syscalls[0].Action = specs.ActLog },
-		"notify":               func(p *specs.LinuxSeccomp) { p.Syscalls[0].Action = specs.ActNotify },
-		"error 0":              func(p *specs.LinuxSeccomp) { p.Syscalls[1].ErrnoRet = new(uint(0)) },
-		"error 4096":           func(p *specs.LinuxSeccomp) { p.Syscalls[1].ErrnoRet = new(uint(4096)) },
-		"allow with an error":  func(p *specs.LinuxSeccomp) { p.Syscalls[0].ErrnoRet = new(uint(1)) },
-		"argument 6":           func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Index = 6 },
-		"no operator":          func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = "" },
-		"not equal":            func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = specs.OpNotEqual },
-		"greater":              func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = specs.OpGreaterThan },
-		"equal to two":         func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].ValueTwo = 1 },
+		"trace":                func(p *specs.LinuxSeccomp) { p.Syscalls[0].Action = specs.ActTrace },
+		"notify with an error": func(p *specs.LinuxSeccomp) {
+			p.Syscalls[0].Action, p.Syscalls[0].ErrnoRet = specs.ActNotify, new(uint(1))
+		},
+		"error 0":             func(p *specs.LinuxSeccomp) { p.Syscalls[1].ErrnoRet = new(uint(0)) },
+		"error 4096":          func(p *specs.LinuxSeccomp) { p.Syscalls[1].ErrnoRet = new(uint(4096)) },
+		"allow with an error": func(p *specs.LinuxSeccomp) { p.Syscalls[0].ErrnoRet = new(uint(1)) },
+		"argument 6":          func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Index = 6 },
+		"no operator":         func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = "" },
+		"not equal":           func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = specs.OpNotEqual },
+		"greater":             func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = specs.OpGreaterThan },
+		"equal to two":        func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].ValueTwo = 1 },
 		"never": func(p *specs.LinuxSeccomp) {
 			p.Syscalls[0].Args[0] = specs.LinuxSeccompArg{Op: specs.OpMaskedEqual, Value: 1, ValueTwo: 2}
 		},
@@ -383,7 +399,7 @@ func TestMain(m *testing.M) {
 }
 
 func confine() {
-	profile, err := spec.Seccomp(runtime.GOARCH)
+	profile, err := spec.Seccomp(runtime.GOARCH, false)
 	if err != nil {
 		panic(err)
 	}
