@@ -67,8 +67,7 @@ func checkGrantPath(dest string) error {
 	return nil
 }
 
-// grantMount binds f. asked is the engine's mount at that place, of which it keeps what does not widen: read-only,
-// no execution, whether mounts below the source come along, and ids mapped as the user namespace maps them.
+// grantMount binds f. asked is the engine's mount at that place, of which it keeps what does not widen: no execution, whether mounts below the source come along, and ids mapped as the user namespace maps them.
 func (p *pass) grantMount(f FileRule, asked specs.Mount) specs.Mount {
 	has := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(asked.Options, n) })
@@ -84,14 +83,10 @@ func (p *pass) grantMount(f FileRule, asked specs.Mount) specs.Mount {
 	if has("noexec", "rnoexec") {
 		m.Options = append(m.Options, "noexec")
 	}
-	switch {
-	case f.Access == Write && !has("ro", "rro"):
-		m.Options = append(m.Options, "rw")
-	case recursive:
-		// "ro" alone leaves the mounts below the source writable.
-		m.Options = append(m.Options, "ro", "rro")
-	default:
-		m.Options = append(m.Options, "ro")
+	// Whatever the access: who may write is asked about it, see asked. "ro" alone leaves the mounts below the source writable.
+	m.Options = append(m.Options, "ro")
+	if recursive {
+		m.Options = append(m.Options, "rro")
 	}
 	users := p.out.Linux
 	if len(users.UIDMappings) == 0 {

@@ -21,6 +21,9 @@ type Host struct {
 	// EngineDirs are the folders in which engines keep the /etc/hosts and /etc/hostname that they generate per container.
 	// No workspace may be or contain one, and of what they hold only volumes may be a workspace.
 	EngineDirs []string
+	// Listener is the socket to which the OCI runtime sends the listener of a filter that asks, see [Seccomp]; empty: whoever loads the
+	// filter sees to it without.
+	Listener string
 	// OneID says that the caller is root of a user namespace to which its own uid and gid alone were given: what needs
 	// another id, or a right over the whole host, is left out.
 	OneID bool
@@ -116,6 +119,13 @@ func fromEngine(source string, h Host) bool {
 	})
 }
 
+func optional(path string) []string {
+	if path == "" {
+		return nil
+	}
+	return []string{path}
+}
+
 // check returns an error for a Host that is incomplete: a caller's fault, so not a RefusedError.
 func (h Host) check() error {
 	for _, f := range []struct {
@@ -124,6 +134,7 @@ func (h Host) check() error {
 	}{
 		{"bundle", []string{h.Bundle}},
 		{"resolv.conf", []string{h.ResolvConf}},
+		{"listener", optional(h.Listener)},
 		{"protected", h.Protected},
 		{"trees", h.Trees},
 		{"engine dirs", h.EngineDirs},

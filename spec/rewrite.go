@@ -43,8 +43,8 @@ var rules = []struct {
 // each difference from s, in the order of the rules. It does not modify s, is deterministic, and has nothing left to do
 // on its own result. A spec that cannot be made safe is a *[RefusedError]; other errors mean that sb or h is unusable.
 //
-// sb.Files holds resolved sources, see [FileRule]; h is complete, see [Host]. A mount that is a workspace is never
-// writable where s has it read-only.
+// sb.Files holds resolved sources, see [FileRule]; h is complete, see [Host]. A workspace is mounted read-only even if it
+// may be written to: then the filter asks about what would change it.
 func Rewrite(s *specs.Spec, sb Sandbox, h Host) (*specs.Spec, []Change, error) {
 	if s == nil {
 		return nil, nil, errors.New("rewrite spec: it is nil")

@@ -87,9 +87,10 @@ var architectures = map[string]architecture{
 }
 
 // Seccomp returns the filter of every sandbox on an architecture, named as in Go (GOARCH). It denies by default. There are no
-// flags (runc 1.1 knows none), no listener, and no action that hands the decision to somebody else. An architecture without
-// a list of its own is an error.
-func Seccomp(arch string) (*specs.LinuxSeccomp, error) {
+// flags (runc 1.1 knows none). If asks is set, calls that could change files are [asked] about, and the caller sets a
+// listener; else there is none, and no action that hands the decision to somebody else. An architecture without a list of its
+// own is an error.
+func Seccomp(arch string, asks bool) (*specs.LinuxSeccomp, error) {
 	a, ok := architectures[arch]
 	if !ok {
 		return nil, fmt.Errorf("no seccomp profile for architecture %q", arch)
@@ -107,7 +108,13 @@ func Seccomp(arch string) (*specs.LinuxSeccomp, error) {
 	// AF_VSOCK (runc 1.1.5, libseccomp 2.5.4). An earlier rule for socketcall that has no arguments keeps libseccomp from
 	// it; its errno is not the default's, or runc would skip the rule. The price: where the C library has no other way,
 	// there are no sockets.
-	calls := []specs.LinuxSyscall{missing("socketcall"), allow(syscalls + a.syscalls)}
+	calls := []specs.LinuxSyscall{missing("socketcall")}
+	if asks {
+		calls = append(calls, allow(without(syscalls+a.syscalls, asked)))
+		calls = append(calls, askRules()...)
+	} else {
+		calls = append(calls, allow(syscalls+a.syscalls))
+	}
 
 	// Families: local, internet, and the kernel's interface to look at interfaces. Not AF_VSOCK (reaches the hypervisor
 	// from any network namespace), AF_ALG, AF_PACKET and some forty others. Compared whole, so that a number with high

@@ -1,6 +1,7 @@
 package spec_test
 
 import (
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func onlyOn32(name string) bool {
 // The profile allows what containerd's allows to a process with the same capabilities, but for what is listed here. A new version
 // of containerd that says something else fails this test until somebody has decided.
 func TestSeccompIsContainerdsProfileTightened(t *testing.T) {
-	ours, err := spec.Seccomp(runtime.GOARCH)
+	ours, err := spec.Seccomp(runtime.GOARCH, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,7 @@ func TestSeccompOfEveryArchitecture(t *testing.T) {
 	in := []string{"read", "execve", "openat", "connect", "ptrace", "chroot", "inotify_init1", "landlock_restrict_self", "vfork"}
 	for _, arch := range []string{"amd64", "arm64", "loong64", "ppc64le", "riscv64", "s390x"} {
 		t.Run(arch, func(t *testing.T) {
-			got, err := spec.Seccomp(arch)
+			got, err := spec.Seccomp(arch, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -191,7 +192,7 @@ func matches(t *testing.T, rules [][]specs.LinuxSeccompArg, index uint, value ui
 
 // Of all 2^16 requests around terminals the two are denied, and no other.
 func TestSeccompDeniesInputIntoTerminals(t *testing.T) {
-	profile, err := spec.Seccomp(runtime.GOARCH)
+	profile, err := spec.Seccomp(runtime.GOARCH, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,6 +214,55 @@ func TestUnknownArchitectureHasNoProfile(t *testing.T) {
 		h.Arch = arch
 		if _, _, err := spec.Rewrite(base(t), spec.Sandbox{ID: "x"}, h); err == nil {
 			t.Errorf("architecture %q: want an error", arch)
+		}
+	}
+}
+
+// A filter that asks refuses nothing that the other one lets through, and lets nothing through that it refuses.
+func TestSeccompAsksOrLetsThrough(t *testing.T) {
+	for _, arch := range []string{"amd64", "arm64", "loong64", "ppc64le", "riscv64", "s390x"} {
+		plain, err := spec.Seccomp(arch, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asking, err := spec.Seccomp(arch, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		may, asks := calls(plain), map[string][]specs.LinuxSeccompArg{}
+		through := calls(asking)
+		for _, rule := range asking.Syscalls {
+			if rule.Action != specs.ActNotify {
+				continue
+			}
+			for _, name := range rule.Names {
+				asks[name] = append(asks[name], rule.Args...)
+			}
+		}
+		for name, conditions := range asks {
+			switch {
+			case len(may[name]) != 1 || len(may[name][0]) != 0:
+				t.Errorf("%s: %s asks, and is not let through otherwise", arch, name)
+			case len(conditions) == 0 && len(through[name]) > 0:
+				t.Errorf("%s: %s always asks, and is let through", arch, name)
+			case len(conditions) > 0:
+				bits := uint64(0)
+				for _, c := range conditions {
+					if c.Op != specs.OpMaskedEqual || c.Value != c.ValueTwo || c.Value == 0 {
+						t.Errorf("%s: %s asks if %+v", arch, name, c)
+					}
+					bits |= c.Value
+				}
+				want := specs.LinuxSeccompArg{Index: conditions[0].Index, Value: bits, Op: specs.OpMaskedEqual}
+				if len(through[name]) != 1 || len(through[name][0]) != 1 || through[name][0][0] != want {
+					t.Errorf("%s: %s is let through if %+v, want %+v", arch, name, through[name], want)
+				}
+			}
+			delete(may, name)
+			delete(through, name)
+		}
+		if len(asks) == 0 || !reflect.DeepEqual(may, through) {
+			t.Errorf("%s: %d calls ask; the others differ", arch, len(asks))
 		}
 	}
 }
