@@ -1,0 +1,161 @@
+package broker
+
+import (
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/shim/workspace"
+)
+
+// A tree is a workspace as this process sees it: at the agent's path, and writable.
+type tree struct {
+	at    string // path; the agent cannot move it, since it is a mount point
+	fd    int    // of its top
+	judge *workspace.Judge
+}
+
+// name is the path below the workspace, "." for its top.
+func (t *tree) name(abs string) (string, bool) {
+	if abs == t.at {
+		return ".", true
+	}
+	rest, ok := strings.CutPrefix(abs, t.at)
+	if !ok || rest[0] != '/' {
+		return "", false
+	}
+	return rest[1:], true
+}
+
+// resolve is how paths below a workspace are opened again: they have no links left.
+const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+func (t *tree) openFolder(name string) (int, error) {
+	return unix.Openat2(t.fd, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve})
+}
+
+// has reports whether a folder has an entry.
+func (t *tree) has(dir, entry string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(t.fd, dir+"/"+entry, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+}
+
+// isGit reports whether the folder is a git directory by what it holds.
+func (t *tree) isGit(dir string) bool {
+	return workspace.IsGit(func(entry string) bool { return t.has(dir, entry) })
+}
+
+func (t *tree) verdict(name string) workspace.Verdict { return t.judge.Judge(name, t.isGit) }
+
+// An object is something that exists in a workspace.
+type object struct {
+	*tree
+	fd   int    // O_PATH
+	name string // below the tree
+	unix.Stat_t
+}
+
+// An entry is a name in a folder of a workspace, whether there is something of that name or not.
+type entry struct {
+	*tree
+	parent int    // O_PATH
+	dir    string // the folder below the tree
+	base   string
+}
+
+func (e entry) name() string { return path.Join(e.dir, e.base) }
+
+// stat looks at what has the name. There may be nothing (unix.ENOENT).
+func (e entry) stat() (st unix.Stat_t, err error) {
+	return st, unix.Fstatat(e.parent, e.base, &st, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func kind(st unix.Stat_t) uint32 { return st.Mode & unix.S_IFMT }
+
+// find looks an absolute path of the agent's up. What is in no workspace has no tree; the kernel shall see to it. The object is closed
+// with the request.
+func (r *request) find(abs string, follow bool) (object, error) {
+	flags := uint64(unix.O_PATH | unix.O_CLOEXEC)
+	if !follow {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Openat2(unix.AT_FDCWD, abs, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return object{}, err
+	}
+	r.close(fd)
+	o := object{fd: fd}
+	if o.tree, o.name, err = r.locate(fd); err != nil || o.tree == nil {
+		return o, err
+	}
+	return o, unix.Fstat(fd, &o.Stat_t)
+}
+
+// locate says in which workspace a descriptor of our own lies, and where.
+func (b *broker) locate(fd int) (*tree, string, error) {
+	abs, err := pathOf(b.proc, fd)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, t := range b.trees {
+		if name, ok := t.name(abs); ok {
+			return t, name, nil
+		}
+	}
+	return nil, "", nil
+}
+
+// pathOf is the path of what a descriptor of our own is open for.
+func pathOf(proc, fd int) (string, error) {
+	b := make([]byte, maxPath)
+	n, err := unix.Readlinkat(proc, "self/fd/"+strconv.Itoa(fd), b)
+	return string(b[:max(n, 0)]), err
+}
+
+// entry looks up where a name would be; see find. A path that ends in no name ("..") is not for us.
+func (r *request) entry(abs string) (entry, error) {
+	abs = strings.TrimRight(abs, "/")
+	cut := strings.LastIndexByte(abs, '/')
+	if cut < 0 {
+		return entry{}, nil
+	}
+	dir, base := abs[:cut+1], abs[cut+1:]
+	if base == "." || base == ".." {
+		return entry{}, nil
+	}
+	fd, err := unix.Openat2(unix.AT_FDCWD, dir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return entry{}, err
+	}
+	r.close(fd)
+	e := entry{parent: fd, base: base}
+	e.tree, e.dir, err = r.locate(fd)
+	return e, err
+}
+
+// home is the entry that an object has.
+func (r *request) home(o object) (entry, error) {
+	if o.name == "." {
+		return entry{}, unix.EBUSY
+	}
+	e := entry{tree: o.tree, dir: path.Dir(o.name), base: path.Base(o.name)}
+	fd, err := o.openFolder(e.dir)
+	if err != nil {
+		return entry{}, err
+	}
+	r.close(fd)
+	e.parent = fd
+	st, err := e.stat()
+	if err != nil {
+		return entry{}, err
+	}
+	if st.Dev != o.Dev || st.Ino != o.Ino { // somebody outside has moved it
+		return entry{}, unix.ENOENT
+	}
+	return e, nil
+}
+
+// close closes a descriptor with the request.
+func (r *request) close(fd int) { r.opened = append(r.opened, fd) }

@@ -1,0 +1,249 @@
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A request is one system call that waits for its answer. It is used by one goroutine, on one thread.
+type request struct {
+	*worker
+	n   notification
+	dir int // in /proc, the caller's: it is of no other thread that later has its number
+}
+
+// An outcome is the answer.
+type outcome struct {
+	errno   unix.Errno // 0: done
+	file    int        // a descriptor for the caller, owned by the outcome; 0: the answer is 0
+	cloexec bool
+	resume  bool // the kernel shall do it
+}
+
+// resumed leaves the call to the kernel, for which the workspace is read-only.
+var resumed = outcome{resume: true}
+
+func failed(err error) outcome {
+	if errno, ok := errors.AsType[unix.Errno](err); ok && errno != 0 {
+		return outcome{errno: errno}
+	}
+	return outcome{errno: unix.EIO}
+}
+
+// done is the outcome of an operation.
+func done(err error) outcome {
+	if err != nil {
+		return failed(err)
+	}
+	return outcome{}
+}
+
+// maxPath is PATH_MAX of linux/limits.h, with the zero byte.
+const maxPath = 4096
+
+// text reads a string of the caller's memory.
+func (r *request) text(addr uint64, limit int) (string, error) {
+	var out []byte
+	for len(out) < limit {
+		n := min(limit-len(out), int(4096-addr%4096)) // what comes next may not be mapped
+		chunk, err := r.memory(addr, n)
+		if err != nil {
+			return "", err
+		}
+		before, _, found := bytes.Cut(chunk, []byte{0})
+		out, addr = append(out, before...), addr+uint64(n)
+		if found {
+			return string(out), nil
+		}
+	}
+	return "", unix.ENAMETOOLONG
+}
+
+func (r *request) path(addr uint64) (string, error) { return r.text(addr, maxPath) }
+
+// memory copies n bytes of the caller's memory.
+func (r *request) memory(addr uint64, n int) ([]byte, error) {
+	b := make([]byte, n)
+	got, err := unix.ProcessVMReadv(int(r.n.pid), []unix.Iovec{{Base: &b[0], Len: uint64(n)}}, []unix.RemoteIovec{{Base: uintptr(addr), Len: n}}, 0)
+	if err != nil {
+		return nil, err
+	}
+	if got != n {
+		return nil, unix.EFAULT
+	}
+	if !r.listener.valid(r.n.id) { // else it is the caller's memory
+		return nil, unix.ESRCH
+	}
+	return b, nil
+}
+
+// arg is an argument of type int.
+func (r *request) arg(i int) int { return int(int32(r.n.args[i])) }
+
+// base is the folder that a path of the caller's is relative to, as a path of its own.
+func (r *request) base(fd int) (string, error) {
+	if fd == unix.AT_FDCWD {
+		return r.readlink("cwd")
+	}
+	return r.readlink("fd/" + strconv.Itoa(fd))
+}
+
+// readlink reads one of the caller's links in /proc.
+func (r *request) readlink(name string) (string, error) {
+	b := make([]byte, maxPath)
+	n, err := unix.Readlinkat(r.dir, name, b)
+	if err != nil {
+		return "", err
+	}
+	if n == len(b) || n == 0 || b[0] != '/' { // a pipe, a socket, something that is out of reach
+		return "", unix.ENOENT
+	}
+	return string(b[:n]), nil
+}
+
+// absolute makes a path of the caller's one that means the same here.
+func (r *request) absolute(fd int, path string) (string, error) {
+	if path == "" {
+		return "", unix.ENOENT
+	}
+	if path[0] == '/' {
+		// What a process says of itself by these names it would not say of us.
+		if own, ok := r.ownDescriptor(path); ok {
+			return r.readlink("fd/" + own)
+		}
+		return path, nil
+	}
+	dir, err := r.base(fd)
+	if err != nil {
+		return "", err
+	}
+	return dir + "/" + path, nil
+}
+
+// ownDescriptor reports which descriptor of the caller's a path names.
+func (r *request) ownDescriptor(path string) (string, bool) {
+	switch path {
+	case "/dev/stdin":
+		return "0", true
+	case "/dev/stdout":
+		return "1", true
+	case "/dev/stderr":
+		return "2", true
+	}
+	for _, dir := range []string{"/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/"} {
+		if fd, ok := strings.CutPrefix(path, dir); ok {
+			n, err := strconv.ParseUint(fd, 10, 31)
+			return strconv.FormatUint(n, 10), err == nil
+		}
+	}
+	return "", false
+}
+
+// credentials are what the kernel looks at when the caller makes a file, and what it makes of the file's mode.
+type credentials struct {
+	uid, gid int
+	groups   string // as in proc_pid_status(5)
+	umask    uint32
+}
+
+// caller reads the caller's credentials.
+func (r *request) caller() (c credentials, err error) {
+	fd, err := unix.Openat(r.dir, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return c, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 8192)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return c, err
+	}
+	seen := 0
+	for line := range strings.Lines(string(b[:n])) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		value = strings.TrimSpace(value)
+		var number int64
+		switch key {
+		case "Umask":
+			number, err = strconv.ParseInt(value, 8, 32)
+			c.umask = uint32(number)
+		case "Uid", "Gid":
+			fields := strings.Fields(value) // real, effective, saved, of the file system
+			if len(fields) != 4 {
+				return c, unix.EPERM
+			}
+			number, err = strconv.ParseInt(fields[3], 10, 64)
+			if key == "Uid" {
+				c.uid = int(number)
+			} else {
+				c.gid = int(number)
+			}
+		case "Groups":
+			c.groups = value
+		default:
+			continue
+		}
+		if err != nil {
+			return c, unix.EPERM
+		}
+		seen++
+	}
+	if seen != 4 {
+		return c, unix.EPERM
+	}
+	return c, nil
+}
+
+// impersonate makes this thread, for the file system, the caller.
+func (w *worker) impersonate(c credentials) error {
+	if w.oneID { // there is nobody else that it could be
+		return nil
+	}
+	if c.groups != w.as.groups {
+		var list []uint32
+		for f := range strings.FieldsSeq(c.groups) {
+			gid, err := strconv.ParseUint(f, 10, 32)
+			if err != nil {
+				return unix.EPERM
+			}
+			list = append(list, uint32(gid))
+		}
+		var first unsafe.Pointer
+		if len(list) > 0 {
+			first = unsafe.Pointer(&list[0])
+		}
+		// The kernel's call, which is about this thread alone.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(list)), uintptr(first), 0); errno != 0 {
+			return errno
+		}
+		w.as.groups = c.groups
+	}
+	if c.gid != w.as.gid {
+		if err := set(unix.SYS_SETFSGID, c.gid); err != nil {
+			return err
+		}
+		w.as.gid = c.gid
+	}
+	if c.uid != w.as.uid {
+		if err := set(unix.SYS_SETFSUID, c.uid); err != nil {
+			return err
+		}
+		w.as.uid = c.uid
+	}
+	return nil
+}
+
+// set sets an id of the file system, and looks whether it is set: the calls tell of no error (setfsuid(2)).
+func set(call uintptr, id int) error {
+	_, _, _ = unix.RawSyscall(call, uintptr(id), 0, 0)
+	now, _, _ := unix.RawSyscall(call, ^uintptr(0), 0, 0)
+	if int(int32(now)) != int(int32(id)) {
+		return unix.EPERM
+	}
+	return nil
+}

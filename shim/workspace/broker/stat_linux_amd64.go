@@ -1,0 +1,5 @@
+package broker
+
+import "golang.org/x/sys/unix"
+
+const sysNewfstatat = unix.SYS_NEWFSTATAT

@@ -1,0 +1,7 @@
+//go:build linux && !amd64
+
+package broker
+
+import "golang.org/x/sys/unix"
+
+const sysNewfstatat = unix.SYS_FSTATAT

@@ -1,0 +1,25 @@
+// Package workspace protects a workspace from the agent that works in it, for the sake of whoever works in it afterwards, without walls:
+// a git hook, an editor's task file or a shell's rc file that an agent has left there runs as its owner.
+//
+// [Rules] say which places are protected: those of [BuiltIn], which is data with a reason for each entry, and what a policy adds or lifts.
+// [Rules.Judge] is pure: a path, relative to the workspace, gives a [Verdict]. Package broker carries verdicts out.
+//
+// # Names
+//
+// A protected place is known by its name, at any depth, whether it exists or not, and without regard to the case of ASCII letters: some
+// file systems have none. What lies below it is protected with it.
+//
+// git needs more than names, since it works on its own files, and since any folder can be a repository:
+//
+//   - A git directory is one named .git, or one that holds what git knows a repository by, see [IsGit].
+//   - Its config and config.worktree are [GitConfig]: they change only by being replaced, as git does it, and only if what is new in the
+//     text is harmless (package gitconfig).
+//   - Its hooks are those that a person has put there, and beside them such that git does not run: *.sample. The folders from which old
+//     versions of git take remotes stay empty.
+//
+// # Limits
+//
+// Source code, build files and tests are the work that the agent is there for, and run when somebody runs them. Who does that without
+// having read them has no protection from here. Where a link that leads into a protected place lies deeper than the workspace's top, its
+// target is not known to be one.
+package workspace

@@ -1,0 +1,251 @@
+package workspace
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Rules are what a policy says about the places of a workspace; the zero value is what [BuiltIn] says. Patterns are relative to the
+// workspace. One that begins with "/" matches at its top only, any other at any depth; "*" and "?" match within one component of a path.
+// A place that matches covers all below it. Of several the one that matches the longest part of a path counts, and of those of the same
+// length the strictest.
+type Rules struct {
+	ReadOnly []string `json:"read_only,omitempty"` // not written, replaced, removed or made
+	Hidden   []string `json:"hidden,omitempty"`    // nor read
+	Writable []string `json:"writable,omitempty"`  // in spite of BuiltIn
+}
+
+// A Kind says what an agent may do with a place, besides reading it.
+type Kind uint8
+
+// The kinds of places. The zero value is the strictest.
+const (
+	Protected Kind = iota // nothing
+	Hidden                // nothing, and it is not read either
+	GitConfig             // replace it by a regular file whose text package gitconfig allows; remove it if that loosens nothing
+	Folder                // make or remove an empty folder
+	Free                  // anything
+)
+
+// A Verdict is what Judge says about a path.
+type Verdict struct {
+	Kind    Kind
+	Pattern string // what matched; empty if Free
+	Reason  string
+}
+
+// A compiled pattern.
+type pattern struct {
+	text   string
+	top    bool
+	parts  []string // lower case
+	kind   Kind
+	reason string
+	rank   int // among patterns that match equally long the highest counts
+}
+
+// A Judge is a compiled set of rules. It is safe for concurrent use.
+type Judge struct {
+	literal map[string][]pattern // by the first part
+	globs   []pattern            // whose first part is a glob
+}
+
+// maxPattern is the longest pattern, PATH_MAX of Linux.
+const maxPattern = 4096
+
+// NewJudge compiles the rules on top of BuiltIn.
+func NewJudge(r Rules) (*Judge, error) {
+	j := &Judge{literal: map[string][]pattern{}}
+	for _, b := range BuiltIn() {
+		if err := j.add(b.Pattern, Protected, b.Reason, rankBuiltIn); err != nil {
+			return nil, err
+		}
+	}
+	for _, set := range []struct {
+		kind     Kind
+		patterns []string
+		reason   string
+		rank     int
+	}{
+		{Free, r.Writable, "", rankWritable},
+		{Protected, r.ReadOnly, "the policy has it read-only", rankReadOnly},
+		{Hidden, r.Hidden, "the policy hides it", rankHidden},
+	} {
+		for _, p := range set.patterns {
+			if err := j.add(p, set.kind, set.reason, set.rank); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return j, nil
+}
+
+// Ranks of patterns by where they come from.
+const (
+	rankBuiltIn = iota
+	rankWritable
+	rankReadOnly
+	rankHidden
+)
+
+// Protect adds a place that was found to be one, such as what core.hooksPath names. It must not be called any more once Judge is.
+func (j *Judge) Protect(p, reason string) error { return j.add(p, Protected, reason, rankBuiltIn) }
+
+func (j *Judge) add(text string, kind Kind, reason string, rank int) error {
+	p, err := compile(text)
+	if err != nil {
+		return err
+	}
+	p.kind, p.reason, p.rank = kind, reason, rank
+	if strings.ContainsAny(p.parts[0], "*?") {
+		j.globs = append(j.globs, p)
+	} else {
+		j.literal[p.parts[0]] = append(j.literal[p.parts[0]], p)
+	}
+	return nil
+}
+
+func compile(text string) (pattern, error) {
+	fail := func(why string) (pattern, error) { return pattern{}, fmt.Errorf("pattern %q: %s", text, why) }
+	p := pattern{text: text}
+	rest, top := strings.CutPrefix(text, "/")
+	p.top = top
+	switch {
+	case rest == "":
+		return fail("it names nothing")
+	case len(text) > maxPattern:
+		return fail("it is too long")
+	case strings.ContainsAny(text, "[]\\\x00"):
+		return fail(`it has one of "[", "]", "\" or a zero byte`)
+	}
+	p.parts = strings.Split(lower(rest), "/")
+	for _, part := range p.parts {
+		switch part {
+		case "", ".", "..":
+			return fail(`a component is empty, "." or ".."`)
+		}
+	}
+	return p, nil
+}
+
+// lower has the ASCII letters of s in lower case, and the rest as it is.
+func lower(s string) string {
+	for i := range len(s) {
+		if s[i] >= 'A' && s[i] <= 'Z' {
+			b := []byte(s)
+			for i, c := range b {
+				if c >= 'A' && c <= 'Z' {
+					b[i] = c + 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return s
+}
+
+// matches returns how many of the parts, from the i-th on, the pattern covers, or 0.
+func (p pattern) matches(parts []string, i int) int {
+	if p.top && i > 0 || len(parts)-i < len(p.parts) {
+		return 0
+	}
+	for k, want := range p.parts {
+		if ok, err := path.Match(want, parts[i+k]); err != nil || !ok {
+			return 0
+		}
+	}
+	return len(p.parts)
+}
+
+// Judge says what may be done with the place at name, which is relative to the workspace, clean, and goes through no symbolic link. Whether a
+// folder is a git directory, by what it holds, is for isGit to say; it is asked with the folder's path, "." for the workspace itself.
+func (j *Judge) Judge(name string, isGit func(dir string) bool) Verdict {
+	if name == "." {
+		return Verdict{Kind: Free}
+	}
+	parts := strings.Split(lower(name), "/")
+	var found *pattern
+	end := 0
+	look := func(set []pattern, i int) {
+		for k := range set {
+			p := &set[k]
+			n := p.matches(parts, i)
+			if n > 0 && (i+n > end || i+n == end && p.rank > found.rank) {
+				found, end = p, i+n
+			}
+		}
+	}
+	for i, part := range parts {
+		look(j.literal[part], i)
+		look(j.globs, i)
+	}
+	if found != nil && found.kind != Free {
+		return Verdict{Kind: found.kind, Pattern: found.text, Reason: found.reason}
+	}
+	if v, at := judgeGit(name, parts, isGit); at > end {
+		return v
+	}
+	return Verdict{Kind: Free}
+}
+
+// What a git directory holds that is not the agent's.
+var gitPlaces = map[string]struct {
+	kind   Kind
+	reason string
+}{
+	"config":          {GitConfig, "it can name programs that git runs"},
+	"config.worktree": {GitConfig, "it can name programs that git runs"},
+	"hooks":           {Folder, "git runs what lies in there"},
+	"remotes":         {Folder, "git takes what lies in there for remotes (gitrepository-layout(5))"},
+	"branches":        {Folder, "git takes what lies in there for remotes (gitrepository-layout(5))"},
+}
+
+// judgeGit also says how many parts of the path what it found covers.
+func judgeGit(name string, parts []string, isGit func(dir string) bool) (Verdict, int) {
+	last := len(parts) - 1
+	is := func(n int) bool { // the first n parts are a git directory
+		if n == 0 {
+			return isGit(".")
+		}
+		if parts[n-1] == ".git" {
+			return true
+		}
+		end := 0
+		for range n {
+			end += strings.IndexByte(name[end:], '/') + 1
+		}
+		return isGit(name[:end-1])
+	}
+	for i, part := range parts {
+		place, ok := gitPlaces[part]
+		if !ok || !is(i) {
+			continue
+		}
+		v := Verdict{place.kind, part + " of a git directory", place.reason}
+		switch {
+		case i == last:
+		case part == "hooks" && i+1 == last && strings.HasSuffix(parts[last], ".sample"):
+			v = Verdict{Kind: Free} // git does not run it
+		default:
+			v.Kind = Protected
+		}
+		return v, i + 1
+	}
+	return Verdict{Kind: Free}, 0
+}
+
+// IsGit reports whether git would take a folder for a git directory, or for what one shares with others, by the entries that it has
+// (gitrepository-layout(5)).
+func IsGit(has func(entry string) bool) bool {
+	return has("HEAD") && (has("refs") || has("commondir")) || has("refs") && has("objects")
+}
+
+// MakesGit reports whether an entry of this name can be what makes a folder a git directory.
+func MakesGit(entry string) bool {
+	switch lower(entry) {
+	case "head", "refs", "commondir", "objects":
+		return true
+	}
+	return false
+}
