@@ -3,7 +3,7 @@
 GO          ?= go
 PREFIX      ?= /usr/local
 DESTDIR     ?=
-BINARIES    := cofferdam cofferdam-init cofferdam-proxy containerd-shim-cofferdam-v1
+BINARIES    := cofferdam cofferdam-broker cofferdam-init cofferdam-proxy containerd-shim-cofferdam-v1
 TOOLS       := $(GO) tool -modfile=hack/tools/go.mod
 
 .PHONY: help

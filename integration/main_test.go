@@ -109,7 +109,7 @@ func cacheDir() (string, error) {
 
 // release builds our binaries into dir as they are released.
 func release(dir string) error {
-	cmd := exec.Command("../hack/build.sh", dir, "./cmd/cofferdam", "./cmd/cofferdam-init", "./cmd/cofferdam-proxy", "./cmd/containerd-shim-cofferdam-v1")
+	cmd := exec.Command("../hack/build.sh", dir, "./cmd/cofferdam", "./cmd/cofferdam-broker", "./cmd/cofferdam-init", "./cmd/cofferdam-proxy", "./cmd/containerd-shim-cofferdam-v1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w: %s", err, strings.TrimSpace(string(out)))
 	}

@@ -121,7 +121,7 @@ func (p person) install(t testing.TB, dir string) {
 	t.Helper()
 	a, _ := lab.Inside()
 	err := os.Mkdir(dir, 0o755)
-	for _, name := range []string{"cofferdam", "cofferdam-init", "cofferdam-proxy"} {
+	for _, name := range []string{"cofferdam", "cofferdam-broker", "cofferdam-init", "cofferdam-proxy"} {
 		data, rerr := os.ReadFile(filepath.Join(a.Paths[needShim], name))
 		err = errors.Join(err, rerr, os.WriteFile(filepath.Join(dir, name), data, 0o755), os.Chown(filepath.Join(dir, name), int(p.id), int(p.id)))
 	}

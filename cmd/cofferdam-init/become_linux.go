@@ -14,7 +14,8 @@ import (
 // The descriptors that the agent's process is started with.
 const (
 	fdChannel = 3 // to PID 1
-	fdExtra   = 4 // those for pid1.Extra
+	fdListen  = 4 // for the filter's listener
+	fdExtra   = 5 // those for pid1.Extra
 )
 
 // become turns this process into the agent; it returns if that fails.
@@ -39,11 +40,27 @@ func become() (status int) {
 			return failed(fdChannel, pid1.StatusFailed, failure("drop capabilities", err))
 		}
 	}
-	if err := load.Filter(start.Filter); err != nil {
+	if err := restrict(start); err != nil {
 		return failed(fdChannel, pid1.StatusFailed, failure("restrict system calls", err))
 	}
 	status, err = run(start.Args, syscall.Environ())
 	return failed(fdChannel, uint8(status), failure(start.Args[0], err))
+}
+
+// restrict loads the filter. Its listener, which could let everything through, goes
+// to the runner, and to nobody else: it is closed here.
+func restrict(start pid1.Start) error {
+	if !start.Asks {
+		return load.Filter(start.Filter)
+	}
+	listener, err := load.Asking(start.Filter)
+	if err != nil {
+		return err
+	}
+	if err := unix.Sendmsg(fdListen, []byte{0}, unix.UnixRights(listener), nil, unix.MSG_NOSIGNAL); err != nil {
+		return err
+	}
+	return unix.Close(listener)
 }
 
 // bound takes from root of the new user namespace what it is not to have: at birth

@@ -107,6 +107,7 @@ type box struct {
 	t      testing.TB
 	conn   *net.UnixConn
 	cmd    *exec.Cmd
+	listen *os.File // from where a filter's listener comes
 	output *os.File // what the agent writes to Extra(0), for boxes without a terminal
 	waited chan error
 }
@@ -124,7 +125,7 @@ type setup struct {
 
 // filter is the filter of every sandbox.
 var filter = sync.OnceValues(func() ([]unix.SockFilter, error) {
-	profile, err := spec.Seccomp(runtime.GOARCH)
+	profile, err := spec.Seccomp(runtime.GOARCH, false)
 	if err != nil {
 		return nil, err
 	}
@@ -178,15 +179,21 @@ func makeBox(t testing.TB, s setup) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if pair, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		t.Fatal(err)
+	}
+	listen, inside := os.NewFile(uintptr(pair[0]), "listener"), os.NewFile(uintptr(pair[1]), "listener")
+	t.Cleanup(func() { listen.Close() })
+	defer inside.Close()
 	output, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer write.Close()
-	b := &box{t: t, conn: conn.(*net.UnixConn), output: output, waited: make(chan error, 1)}
+	b := &box{t: t, conn: conn.(*net.UnixConn), listen: listen, output: output, waited: make(chan error, 1)}
 	b.cmd = exec.Command("/proc/self/exe")
 	b.cmd.Env = append([]string{envPrepare + "=" + s.how, "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=10"}, s.env...)
-	b.cmd.ExtraFiles = append([]*os.File{program, theirs, write}, s.addFiles...)
+	b.cmd.ExtraFiles = append([]*os.File{program, theirs, inside, write}, s.addFiles...)
 	b.cmd.Stderr = os.Stderr
 	if s.stdout != nil {
 		b.cmd.Stdout = s.stdout

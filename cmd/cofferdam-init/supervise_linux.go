@@ -53,7 +53,7 @@ func launch(runner stream) (agent int, child stream, err error) {
 	if err != nil {
 		return 0, 0, failure("make a socket", err)
 	}
-	files := []uintptr{0, 1, 2, uintptr(pair[1])}
+	files := []uintptr{0, 1, 2, uintptr(pair[1]), pid1.FDListen}
 	for _, s := range start.Stdio {
 		if i, ok := s.Extra(); ok {
 			for len(files) <= fdExtra+i {
@@ -75,6 +75,7 @@ func launch(runner stream) (agent int, child stream, err error) {
 		}
 	}
 	unix.Close(pid1.FDBinary)
+	unix.Close(pid1.FDListen)
 	unix.Close(pair[1])
 	child = stream(pair[0])
 	if err := load.Filter(start.Filter); err != nil {

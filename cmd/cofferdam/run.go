@@ -203,6 +203,9 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, er
 	if r.Proxy, err = sandbox.FindBinary(sandbox.ProxyBinary); err != nil {
 		return r, err
 	}
+	if r.Broker, err = sandbox.FindBinary(sandbox.BrokerBinary); err != nil {
+		return r, err
+	}
 	if r.Init, err = sandbox.FindBinary(runner.InitBinary); err != nil {
 		return r, err
 	}

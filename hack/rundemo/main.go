@@ -117,7 +117,7 @@ func copyTools(ctx context.Context, bin, to string) error {
 	if err := os.Mkdir(to, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"cofferdam", "cofferdam-init", "cofferdam-proxy"} {
+	for _, name := range []string{"cofferdam", "cofferdam-broker", "cofferdam-init", "cofferdam-proxy"} {
 		data, err := os.ReadFile(filepath.Join(bin, name))
 		if err != nil {
 			return fmt.Errorf("%w; make build makes it", err)

@@ -10,7 +10,7 @@ import (
 // The demonstration holds, with what a fresh build makes. That its ears are not deaf it checks itself.
 func TestDemonstration(t *testing.T) {
 	bin := t.TempDir()
-	build := exec.Command("../build.sh", bin, "./cmd/cofferdam", "./cmd/cofferdam-init", "./cmd/cofferdam-proxy")
+	build := exec.Command("../build.sh", bin, "./cmd/cofferdam", "./cmd/cofferdam-broker", "./cmd/cofferdam-init", "./cmd/cofferdam-proxy")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

@@ -81,20 +81,30 @@ func (t *terminal) receive() error {
 	return nil
 }
 
+var errNoFile = errors.New("no descriptor came")
+
 // receiveFile takes one descriptor, cmsg(3).
 func receiveFile(socket *os.File) (int, error) {
-	name, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(int(socket.Fd()), name, oob, unix.MSG_CMSG_CLOEXEC)
+	conn, err := socket.SyscallConn()
 	if err != nil {
-		return 0, os.NewSyscallError("recvmsg", err)
+		return 0, err
+	}
+	name, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	var n int
+	rerr := conn.Read(func(fd uintptr) bool {
+		_, n, _, _, err = unix.Recvmsg(int(fd), name, oob, unix.MSG_CMSG_CLOEXEC)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	if err := errors.Join(rerr, os.NewSyscallError("recvmsg", err)); err != nil {
+		return 0, err
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
-		return 0, errors.New("no descriptor came")
+		return 0, errNoFile
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
-		return 0, errors.New("no descriptor came")
+		return 0, errNoFile
 	}
 	return fds[0], nil
 }

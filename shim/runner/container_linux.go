@@ -7,8 +7,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/exeseal"
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/proxy/confine/syscalls"
 	"cofferdam.dev/cofferdam/shim/runner/pid1"
 	"cofferdam.dev/cofferdam/shim/runner/seccomp"
 	"cofferdam.dev/cofferdam/shim/sandbox"
@@ -30,6 +31,7 @@ type container struct {
 	pid    int
 	init   pid1.Start
 	talk   *os.File  // to the first process
+	ask    *os.File  // from where the filter's listener comes
 	term   *terminal // nil: no stream is one
 	used   []*os.File
 }
@@ -48,7 +50,8 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 	if err != nil {
 		return nil, err
 	}
-	k := &container{init: pid1.Start{Args: r.Args, Filter: program}}
+	asks := slices.ContainsFunc(filter.Rules, func(rule syscalls.Rule) bool { return rule.Ask })
+	k := &container{init: pid1.Start{Args: r.Args, Filter: program, Asks: asks}}
 	process := sb.Rewritten.Process
 	k.p = &libcontainer.Process{
 		Init: true, Args: []string{fmt.Sprintf("/proc/self/fd/%d", pid1.FDBinary)}, Env: process.Env, Cwd: process.Cwd,
@@ -81,21 +84,33 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 		return nil, err
 	}
 	k.used = append(k.used, binary)
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+	var inside, listen *os.File
+	if k.talk, inside, err = k.socket("init socket"); err != nil {
+		return nil, err
 	}
-	inside := os.NewFile(uintptr(fds[1]), "init socket")
-	k.used = append(k.used, inside)
-	if err := unix.SetNonblock(fds[0], true); err != nil { // Close ends a Read then
-		return nil, os.NewSyscallError("set nonblocking", err)
+	if k.ask, listen, err = k.socket("listener socket"); err != nil {
+		return nil, err
 	}
-	k.talk = os.NewFile(uintptr(fds[0]), "init socket")
-	k.p.ExtraFiles = []*os.File{pid1.FDBinary - 3: binary, pid1.FDSocket - 3: inside}
+	k.p.ExtraFiles = []*os.File{pid1.FDBinary - 3: binary, pid1.FDSocket - 3: inside, pid1.FDListen - 3: listen}
 	k.create = func() (*libcontainer.Container, error) {
 		return libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, config)
 	}
 	return k, nil
+}
+
+// socket makes a pair of sockets, one for inside.
+func (k *container) socket(name string) (outside, inside *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	inside = os.NewFile(uintptr(fds[1]), name)
+	k.used = append(k.used, inside)
+	if err := unix.SetNonblock(fds[0], true); err != nil { // Close ends a Read then
+		unix.Close(fds[0])
+		return nil, nil, os.NewSyscallError("set nonblocking", err)
+	}
+	return os.NewFile(uintptr(fds[0]), name), inside, nil
 }
 
 // sealed copies the binary to where nobody can change it: the agent finds it as /proc/1/exe (CVE-2019-5736).
@@ -164,16 +179,32 @@ func (k *container) release() error {
 	return nil
 }
 
+// passListener waits for the filter's listener, if it has one, and gives it to the sandbox. An agent that was not started has none; why, its
+// report says.
+func (k *container) passListener(ctx context.Context, sb *sandbox.Sandbox) error {
+	if !k.init.Asks {
+		return nil
+	}
+	fd, err := receiveFile(k.ask)
+	if errors.Is(err, errNoFile) {
+		return nil
+	}
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // to be waited for beside other things
+	}
+	if err != nil {
+		return fmt.Errorf("start agent: receive listener: %w", err)
+	}
+	return sb.Listen(ctx, os.NewFile(uintptr(fd), "seccomp listener"))
+}
+
 // passed on to the agent: what a person or a program sends to the process that they know.
 var passedSignals = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT, unix.SIGWINCH,
 }
 
-// wait follows the agent to its end. What cancelled ctx before it was released ends it; from here on signals are the agent's.
-func (k *container) wait(ctx context.Context) (status Status, err error) {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, passedSignals...)
-	defer signal.Stop(signals)
+// wait follows the agent to its end. What cancelled ctx before signals became the agent's ends it.
+func (k *container) wait(ctx context.Context, signals <-chan os.Signal) (status Status, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -323,8 +354,10 @@ func (k *container) closeUsed() {
 
 func (k *container) closeFiles() {
 	k.closeUsed()
-	if k.talk != nil {
-		k.talk.Close()
+	for _, f := range []*os.File{k.talk, k.ask} {
+		if f != nil {
+			f.Close()
+		}
 	}
 }
 

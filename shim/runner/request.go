@@ -35,8 +35,8 @@ type Request struct {
 	Pool     netip.Prefix
 
 	Paths sandbox.Paths
-	// Proxy and Init are binaries that belong to this build.
-	Proxy, Init string
+	// Proxy, Broker and Init are binaries that belong to this build.
+	Proxy, Broker, Init string
 	// OneID says that this process is root of a user namespace with the caller's ids only.
 	OneID bool
 }

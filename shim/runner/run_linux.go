@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -85,14 +86,14 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 	return tools, sandbox.Request{
 		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Pool: r.Pool, Start: start,
 		Program: &sandbox.Program{
-			Spec: s, Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Weaker: r.Weaker(), Outside: r.outside(),
+			Spec: s, Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Broker: r.Broker, Weaker: r.Weaker(), Outside: r.outside(),
 		},
 	}, nil
 }
 
 // outside are the files that are used out here.
 func (r Request) outside() []string {
-	files := []string{r.Proxy, r.Init, "/proc/self/exe"}
+	files := []string{r.Proxy, r.Broker, r.Init, "/proc/self/exe"}
 	if r.Policy.Path != "" {
 		files = append(files, r.Policy.Path)
 	}
@@ -136,7 +137,13 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := sb.Verify(c.pid); err != nil {
 		return 0, err
 	}
+	signals := make(chan os.Signal, 16) // from here on they are the agent's
+	signal.Notify(signals, passedSignals...)
+	defer signal.Stop(signals)
 	if err := c.release(); err != nil {
+		return 0, err
+	}
+	if err := c.passListener(ctx, sb); err != nil {
 		return 0, err
 	}
 	sb.Started()
@@ -152,7 +159,7 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 		debug.FreeOSMemory()
 	})
 	defer quiet.Stop()
-	return c.wait(ctx)
+	return c.wait(ctx, signals)
 }
 
 // makeRoot makes the root file system of an agent that brings none.

@@ -1,7 +1,9 @@
 package sandbox
 
 import (
+	"encoding/hex"
 	"fmt"
+	"hash/fnv"
 	"path/filepath"
 	"strings"
 
@@ -91,6 +93,13 @@ func (p Paths) stateFile(id string) string  { return filepath.Join(p.dir(id), "s
 func (p Paths) resolvConf(id string) string { return filepath.Join(p.dir(id), "resolv.conf") }
 func (p Paths) complaints(id string) string { return filepath.Join(p.dir(id), "proxy.stderr") }
 func (p Paths) names(id string) string      { return filepath.Join(p.dir(id), "names") }
+
+// listener is a socket of a sandbox. A socket's path has at most 107 bytes (unix(7)), and an ID may be longer.
+func (p Paths) listener(id string) string {
+	h := fnv.New128a()
+	h.Write([]byte(id))
+	return filepath.Join(filepath.Dir(p.State), "ask", hex.EncodeToString(h.Sum(nil)))
+}
 
 // Log returns the path of a sandbox's decision log, whose further files have a number after it, see record.Segments.
 func (p Paths) Log(id string) string { return filepath.Join(p.Logs, id+logSuffix) }

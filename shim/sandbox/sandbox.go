@@ -22,6 +22,7 @@ import (
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/process"
 	"cofferdam.dev/cofferdam/proxy/record"
+	"cofferdam.dev/cofferdam/shim/workspace/broker"
 	"cofferdam.dev/cofferdam/spec"
 )
 
@@ -51,6 +52,8 @@ type Program struct {
 	// Proxy is the proxy's binary, which the caller trusts; empty: the one beside this executable. In a user namespace it cannot be told
 	// any more whose a file is.
 	Proxy string
+	// Broker is likewise the broker's.
+	Broker string
 	// Outside are files that this or the next sandbox uses out here: programs, the policy. No grant may let an agent write to them.
 	Outside []string
 	// Weaker says which layers of the walls this host does not have, for those who look at the sandbox.
@@ -81,6 +84,7 @@ type Sandbox struct {
 	uplink     *netns.Uplink
 	records    *record.Log
 	proxy      *supervisor
+	door       *doorkeeper
 
 	life    sync.Mutex        // held by what uses the sandbox's parts, and by Close, which takes them down
 	undo    undo              // guarded by life once networked is closed
@@ -111,10 +115,15 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		ID: plan.state.ID, Spec: plan.state.Sandbox, Rewritten: plan.spec, paths: p, sources: plan.sources,
 		networked: make(chan struct{}), state: plan.state, rules: plan.rules,
+		door: &doorkeeper{start: r.Start, config: broker.Config{Sandbox: plan.state.ID, OneID: r.oneID()}},
+	}
+	if s.door.binary, err = r.brokerBinary(); err != nil {
+		return nil, err
 	}
 	if err := s.claim(); err != nil {
 		return nil, err
 	}
+	s.undo.add("broker", s.door.close)
 	defer func() {
 		if err != nil {
 			close(s.networked) // nothing has begun
@@ -126,6 +135,11 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	}
 	if r.Program == nil {
 		if err := spec.WriteBundle(r.Bundle, plan.spec); err != nil {
+			return nil, err
+		}
+	}
+	if plan.spec.Linux.Seccomp.ListenerPath != "" {
+		if err := s.receiveListeners(ctx, plan.spec.Linux.Seccomp.ListenerPath); err != nil {
 			return nil, err
 		}
 	}
@@ -166,6 +180,13 @@ func (r Request) proxyBinary() (string, error) {
 	return FindBinary(ProxyBinary)
 }
 
+func (r Request) brokerBinary() (string, error) {
+	if r.Program != nil && r.Program.Broker != "" {
+		return r.Program.Broker, nil
+	}
+	return FindBinary(BrokerBinary)
+}
+
 // plan is what a bundle becomes; making it changes nothing on the host.
 type plan struct {
 	state   State
@@ -184,7 +205,9 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if r.Program != nil {
+	if r.Program == nil {
+		host.Listener = p.listener(id)
+	} else {
 		host.OneID = r.Program.OneID
 		host.Protected = append(host.Protected, withTargets([]string{r.Program.Home})...)
 	}
@@ -382,6 +405,7 @@ func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, con
 		return fmt.Errorf("proxy's stderr: %w", err)
 	}
 	s.undo.add("proxy's stderr", complaints.Close)
+	s.door.complain(complaints)
 	s.proxy = &supervisor{
 		binary: binary,
 		config: config,
@@ -439,16 +463,44 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	if err := s.gate.Attach(box); err != nil {
 		return err
 	}
-	if err := s.sources.verify(pid); err != nil {
+	written, err := s.sources.verify(pid)
+	if err != nil {
 		return err
 	}
 	s.sources.Close()
+	if err := s.keepDoor(pid, written); err != nil {
+		return err
+	}
 	if err := s.proxy.wait(ctx); err != nil {
 		return err
 	}
 	s.update(func(st *State) { st.Phase = Created })
 	return nil
 }
+
+// keepDoor makes ready what answers an agent that wants to write to a workspace.
+func (s *Sandbox) keepDoor(pid int, written []*os.File) error {
+	if len(written) == 0 {
+		return nil
+	}
+	mounts, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		for _, f := range written {
+			f.Close()
+		}
+		return err
+	}
+	s.door.place(broker.Files{Mounts: mounts, Trees: written})
+	return nil
+}
+
+// Listen takes over the listener of a filter that asks, of one process of the sandbox and what it starts.
+func (s *Sandbox) Listen(ctx context.Context, l *os.File) error {
+	return s.door.add(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", s.ID)), l)
+}
+
+// Report tells what the agent did to its workspaces so far.
+func (s *Sandbox) Report() (broker.Report, error) { return s.door.report() }
 
 // use keeps Close away from the sandbox's parts until release is called. It fails if they could not be made or are gone.
 func (s *Sandbox) use() (release func(), err error) {
@@ -497,7 +549,7 @@ func (s *Sandbox) ChooseUplink(ctx context.Context) error {
 }
 
 // Verify looks, right before the container starts, whether its network namespace still holds nothing but lo and the veth: an engine may
-// have plugged an interface of its own in after Attach.
+// have plugged an interface of its own in after Attach. From here on it is the agent who asks to write to a workspace.
 func (s *Sandbox) Verify(pid int) error {
 	box, err := openBox(pid)
 	if err != nil {
@@ -509,7 +561,11 @@ func (s *Sandbox) Verify(pid int) error {
 		return err
 	}
 	defer release()
-	return s.gate.Verify(box)
+	if err := s.gate.Verify(box); err != nil {
+		return err
+	}
+	s.door.open()
+	return nil
 }
 
 // Started records that the agent runs. There is no holder from here on.
@@ -570,7 +626,7 @@ func Teardown(p Paths, id string) error {
 			errs = append(errs, st.Agent.Kill(), removeCgroup(st.Cgroup))
 		}
 	}
-	errs = append(errs, netns.Teardown(p.Pins, id), os.RemoveAll(p.dir(id)))
+	errs = append(errs, netns.Teardown(p.Pins, id), os.RemoveAll(p.listener(id)), os.RemoveAll(p.dir(id)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tear down sandbox %s: %w", id, err)
 	}

@@ -83,24 +83,32 @@ func (s *sources) openRoot(original *specs.Spec, h spec.Host) (err error) {
 }
 
 // verify compares what the runtime mounted in the container of process pid with what was checked. It must run after the container
-// was created and before it is started.
-func (s *sources) verify(pid int) error {
+// was created and before it is started. It returns the workspaces that may be written to, as they are mounted there.
+func (s *sources) verify(pid int) (written []*os.File, err error) {
 	if len(s.files) == 0 && s.root == nil {
-		return nil
+		return nil, nil
 	}
+	defer func() {
+		if err != nil {
+			for _, f := range written {
+				f.Close()
+			}
+			written = nil
+		}
+	}()
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open root of process %d: %w", pid, err)
+		return written, fmt.Errorf("open root of process %d: %w", pid, err)
 	}
 	inside := os.NewFile(uintptr(root), "/")
 	defer inside.Close()
 	if s.root != nil {
 		same, err := sameFile(inside, s.root)
 		if err != nil {
-			return err
+			return written, err
 		}
 		if !same {
-			return &spec.RefusedError{Path: "root.path " + s.root.Name(), Reason: "was replaced while the container was being created"}
+			return written, &spec.RefusedError{Path: "root.path " + s.root.Name(), Reason: "was replaced while the container was being created"}
 		}
 	}
 	for i, r := range s.rules {
@@ -109,22 +117,26 @@ func (s *sources) verify(pid int) error {
 			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		if errors.Is(err, unix.ELOOP) { // the rules about what may lie where compare paths: a link in the image would make them about others
-			return &spec.RefusedError{Path: "workspace " + r.Path, Reason: "the image has a symbolic link there"}
+			return written, &spec.RefusedError{Path: "workspace " + r.Path, Reason: "the image has a symbolic link there"}
 		}
 		if err != nil {
-			return fmt.Errorf("open %s in the container: %w", r.Path, err)
+			return written, fmt.Errorf("open %s in the container: %w", r.Path, err)
 		}
 		got := os.NewFile(uintptr(fd), r.Path)
 		same, err := sameFile(got, s.files[i])
-		got.Close()
+		if err == nil && same && r.Access == spec.Write {
+			written = append(written, got)
+		} else {
+			got.Close()
+		}
 		if err != nil {
-			return err
+			return written, err
 		}
 		if !same {
-			return &spec.RefusedError{Path: "workspace " + r.Source, Reason: "was replaced while the container was being created"}
+			return written, &spec.RefusedError{Path: "workspace " + r.Source, Reason: "was replaced while the container was being created"}
 		}
 	}
-	return nil
+	return written, nil
 }
 
 func sameFile(a, b *os.File) (bool, error) {

@@ -33,8 +33,12 @@ func TestSourcesAreResolvedOnceAndComparedByInode(t *testing.T) {
 	if got := s.rules[0].Source; got != folder {
 		t.Errorf("source %s, want the resolved %s", got, folder)
 	}
-	if err := s.verify(os.Getpid()); err != nil {
-		t.Errorf("nothing changed, yet: %v", err)
+	written, err := s.verify(os.Getpid())
+	if err != nil || len(written) != 1 {
+		t.Errorf("nothing changed, yet: %v, %v", written, err)
+	}
+	for _, f := range written {
+		f.Close()
 	}
 	if err := os.Rename(folder, folder+".old"); err != nil {
 		t.Fatal(err)
@@ -43,7 +47,7 @@ func TestSourcesAreResolvedOnceAndComparedByInode(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused *spec.RefusedError
-	if err := s.verify(os.Getpid()); !errors.As(err, &refused) {
+	if _, err := s.verify(os.Getpid()); !errors.As(err, &refused) {
 		t.Errorf("the folder was swapped for a link to another, and verify says %v", err)
 	}
 }

@@ -15,7 +15,8 @@ import (
 const (
 	FDBinary = 3 // its own program
 	FDSocket = 4 // of AF_UNIX and SOCK_STREAM, to the runner
-	FDExtra  = 5
+	FDListen = 5 // likewise; over it the runner gets the filter's listener, if the filter asks
+	FDExtra  = 6
 )
 
 // A Start says what the first process is to run. Its working folder, environment
@@ -28,6 +29,9 @@ type Start struct {
 	// Filter is the compiled filter of system calls, under which the agent is from
 	// its first instruction on.
 	Filter []unix.SockFilter
+
+	// Asks says that the filter has questions, and so a listener.
+	Asks bool
 
 	// Stdio are the agent's input, output and error output.
 	Stdio [3]Stream
@@ -153,7 +157,7 @@ func WriteStart(w io.Writer, s Start) error {
 	for _, arg := range s.Args {
 		size += len(arg) + 1
 	}
-	m := append(make([]byte, 0, size), kindStart, flag(s.Terminal), byte(s.Stdio[0]), byte(s.Stdio[1]), byte(s.Stdio[2]), flag(s.User != nil))
+	m := append(make([]byte, 0, size), kindStart, flag(s.Terminal), byte(s.Stdio[0]), byte(s.Stdio[1]), byte(s.Stdio[2]), flag(s.User != nil), flag(s.Asks))
 	if s.User != nil {
 		m = binary.LittleEndian.AppendUint32(m, s.User.UID)
 		m = binary.LittleEndian.AppendUint32(m, s.User.GID)
@@ -183,7 +187,9 @@ func ReadStart(r io.Reader) (Start, error) {
 	for i := range s.Stdio {
 		s.Stdio[i] = Stream(d.byte())
 	}
-	if d.flag() {
+	user := d.flag()
+	s.Asks = d.flag()
+	if user {
 		s.User = &User{UID: d.uint32(), GID: d.uint32(), Bounding: d.uint64()}
 	}
 	if n := d.uint32(); n <= maxFilter && int(n)*8 <= len(d.rest) {
