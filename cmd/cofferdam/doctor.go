@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -105,21 +104,10 @@ func checkUser(context.Context) []finding {
 	return ok("root")
 }
 
-// The oldest kernel that has what the shim calls: openat2(2) is of 5.6, close_range(2) of 5.9.
-const kernelMajor, kernelMinor = 5, 9
-
 func checkKernel(context.Context) []finding {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return fail("", "uname: %v", err)
-	}
-	release := unix.ByteSliceToString(u.Release[:])
-	major, rest, _ := strings.Cut(release, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	a, errA := strconv.Atoi(major)
-	b, errB := strconv.Atoi(minor)
-	if errA != nil || errB != nil || a < kernelMajor || a == kernelMajor && b < kernelMinor {
-		return fail("boot a newer kernel", "Linux %s is older than %d.%d", release, kernelMajor, kernelMinor)
+	release, err := sandbox.CheckKernel()
+	if err != nil {
+		return fail("boot a newer kernel", "%v", err)
 	}
 	return ok("Linux %s", release)
 }
@@ -150,10 +138,11 @@ func checkNetwork(ctx context.Context) []finding {
 
 func checkSeccomp(context.Context) []finding {
 	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
-	if err != nil || !slices.Contains(strings.Fields(string(b)), "errno") {
-		return fail("boot a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters")
+	actions := strings.Fields(string(b))
+	if err != nil || !slices.Contains(actions, "errno") || !slices.Contains(actions, "user_notif") {
+		return fail("boot a kernel with CONFIG_SECCOMP_FILTER", "the kernel has no seccomp filters, or none that ask")
 	}
-	return ok("filters")
+	return ok("filters, and filters that ask")
 }
 
 // checkUserNamespace does what cofferdam run does for an ordinary user: a user namespace of the caller's ids alone, and a network namespace

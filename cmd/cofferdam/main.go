@@ -44,12 +44,12 @@ func main() {
 func start(ctx context.Context) int {
 	payload, inside, err := userns.Inside()
 	if inside {
-		var r runner.Request
+		var j job
 		if err == nil {
-			err = json.Unmarshal(payload, &r)
+			err = json.Unmarshal(payload, &j)
 		}
 		if err == nil {
-			err = carry(ctx, r)
+			err = carry(ctx, j)
 		}
 		return conclude(os.Stderr, err)
 	}

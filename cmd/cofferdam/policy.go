@@ -15,13 +15,14 @@ import (
 
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/shim/sandbox"
+	"cofferdam.dev/cofferdam/shim/workspace"
 	"cofferdam.dev/cofferdam/spec"
 )
 
 func policyCommand(p sandbox.Paths) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "policy",
-		Short: "Check policies, explain what they decide, list presets",
+		Short: "Check policies, explain what they decide, list presets and protected files",
 		Long: `A policy says which names a sandbox may reach. Policies are files in ` + p.Policies + `; a container
 names one with the annotation cofferdam.dev/policy.
 
@@ -40,7 +41,7 @@ rules win a tie with those of a preset, and may deny what a preset allows.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(policyCheckCommand(), policyExplainCommand(p), policyPresetsCommand())
+	c.AddCommand(policyCheckCommand(), policyExplainCommand(p), policyPresetsCommand(), policyProtectedCommand())
 	return c
 }
 
@@ -167,6 +168,27 @@ func policyPresetsCommand() *cobra.Command {
 				for _, d := range set.Domains() {
 					fmt.Fprintf(w, "  allow %s\n", d)
 				}
+			}
+			return nil
+		},
+	}
+}
+
+func policyProtectedCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "protected",
+		Short: "List the places of a workspace that no agent may change, with the reasons",
+		Long: `Lists what is protected in every workspace, at any depth, whether it exists or not. Of git repositories, the hooks and the
+configuration are protected beside these: hooks may not be made, and the configuration changes only by what runs nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			reason := ""
+			for _, p := range workspace.BuiltIn() {
+				if p.Reason != reason {
+					reason = p.Reason
+					fmt.Fprintf(cmd.OutOrStdout(), "%s:\n", reason)
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "  %s\n", p.Pattern)
 			}
 			return nil
 		},

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/log"
 	"github.com/docker/go-units"
@@ -34,7 +35,7 @@ type runFlags struct {
 	allow, read, env                                []string
 	cpus                                            float64
 	pids                                            int64
-	readOnly, strict, printSpec                     bool
+	readOnly, strict, printSpec, report, json       bool
 }
 
 func runCommand(p sandbox.Paths) *cobra.Command {
@@ -48,6 +49,9 @@ policy allows, through a filtering proxy; without a policy, nothing.
 
 The command is the caller's own user inside, and files that it writes in the workspace belong to the caller. It gets of the
 environment ` + strings.Join(runner.Passed(), ", ") + ` and what --env names.
+
+Files by which a workspace could strike back later (git hooks and configuration, editor, shell, agent and CI files) are
+protected in it, see SECURITY.md. At the end, if standard error is a terminal, it is told what was changed, reached and refused.
 
 Exit status: that of COMMAND, 128+N if signal N ended it, 127 if it was not found, 126 if it could not be executed, 125 for
 a failure of cofferdam's own.`,
@@ -75,7 +79,14 @@ a failure of cofferdam's own.`,
 			for _, w := range weaker {
 				fmt.Fprintf(cmd.ErrOrStderr(), "cofferdam: warning: %s\n", w)
 			}
-			return enter(cmd.Context(), r)
+			how := reportNothing
+			switch {
+			case f.json:
+				how = reportJSON
+			case f.report, runner.IsTerminal(os.Stderr):
+				how = reportPeople
+			}
+			return enter(cmd.Context(), r, how)
 		},
 	}
 	flags := c.Flags()
@@ -93,6 +104,8 @@ a failure of cofferdam's own.`,
 	flags.Int64Var(&f.pids, "pids", 0, "most processes and threads")
 	flags.BoolVar(&f.strict, "strict", false, "refuse to run where this host cannot give every layer")
 	flags.BoolVar(&f.printSpec, "print-spec", false, "print the OCI spec that would be run, and run nothing")
+	flags.BoolVar(&f.report, "report", false, "tell on standard error what the command did, also where that is no terminal")
+	flags.BoolVar(&f.json, "json", false, "tell it as one JSON object, the last line on standard error")
 	flags.StringVar(&f.name, "name", "", "the sandbox's name (default: the workspace's, and a random part)")
 	return c
 }
@@ -113,12 +126,18 @@ type agentStatus runner.Status
 
 func (e agentStatus) Error() string { return "exit status " + strconv.Itoa(int(e)) }
 
+// job is what travels into a user namespace.
+type job struct {
+	Request runner.Request
+	Report  reporting
+}
+
 // enter runs the request: as root here, as anybody else in a user namespace, to which this process moves.
-func enter(ctx context.Context, r runner.Request) error {
+func enter(ctx context.Context, r runner.Request, how reporting) error {
 	if !r.OneID {
-		return carry(ctx, r)
+		return carry(ctx, job{r, how})
 	}
-	payload, err := json.Marshal(r)
+	payload, err := json.Marshal(job{r, how})
 	if err != nil {
 		return err
 	}
@@ -126,15 +145,21 @@ func enter(ctx context.Context, r runner.Request) error {
 }
 
 // carry runs the request in this process.
-func carry(ctx context.Context, r runner.Request) error {
+func carry(ctx context.Context, j job) error {
 	// The terminal is the agent's. What a person should know of is an error here, in the decision log, or in the sandbox's state.
 	if err := log.SetLevel("error"); err != nil {
 		return err
 	}
-	status, err := runner.Run(ctx, r, [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
+	began := time.Now()
+	status, err := runner.Run(ctx, j.Request, [3]*os.File{os.Stdin, os.Stdout, os.Stderr})
 	if err != nil {
 		return err
 	}
+	id, err := sandbox.ID(runner.Namespace, j.Request.Name)
+	if err != nil {
+		return err
+	}
+	j.Report.write(os.Stderr, j.Request.Paths, id, began, status)
 	if status != 0 {
 		return agentStatus(status)
 	}

@@ -32,7 +32,12 @@ const (
 	Decision = "decision"
 	Close    = "close"
 	Proxy    = "proxy"
+	// Workspace is about files: one that was made executable (by name), or how many were changed and removed so far.
+	Workspace = "workspace"
 )
+
+// File is the protocol of decisions about protected places of a workspace, whose name is the path.
+const File = "file"
 
 // Record is one line of the log. The zero values of optional fields are left
 // out.
@@ -59,6 +64,9 @@ type Record struct {
 	BytesUp    int64  `json:"bytes_up,omitempty"`    // from the agent to the upstream
 	BytesDown  int64  `json:"bytes_down,omitempty"`  // from the upstream to the agent
 	DurationMS int64  `json:"duration_ms,omitempty"` // from accept to close
+
+	Changed int64 `json:"changed,omitempty"` // paths; of kind workspace
+	Removed int64 `json:"removed,omitempty"` // likewise
 }
 
 // maxText bounds each string of a record in bytes. A host name has at most 253.
@@ -88,36 +96,43 @@ func (r Record) String() string {
 	clock := r.Time.Local().Format("15:04:05")
 	switch r.Kind {
 	case Decision:
-		fmt.Fprintf(&b, "%s %-5s %-4s ", clock, plain(r.Verdict), plain(r.Protocol))
-		if to := r.destination(); to != "" {
+		fmt.Fprintf(&b, "%s %-5s %-4s ", clock, Plain(r.Verdict), Plain(r.Protocol))
+		if to := r.Destination(); to != "" {
 			b.WriteString(to + "  ")
 		}
-		b.WriteString(plain(r.Reason))
+		b.WriteString(Plain(r.Reason))
 		if r.Rule != "" {
-			fmt.Fprintf(&b, ": %s", plain(r.Rule))
+			fmt.Fprintf(&b, ": %s", Plain(r.Rule))
 		}
 		if r.Count > 0 {
 			fmt.Fprintf(&b, " (%d times)", r.Count)
 		}
 	case Close:
-		fmt.Fprintf(&b, "%s close %-4s %s  %d bytes up, %d down, %s", clock, plain(r.Protocol), r.destination(),
+		fmt.Fprintf(&b, "%s close %-4s %s  %d bytes up, %d down, %s", clock, Plain(r.Protocol), r.Destination(),
 			r.BytesUp, r.BytesDown, time.Duration(r.DurationMS)*time.Millisecond)
 		if r.Reason != "" {
-			fmt.Fprintf(&b, ": %s", plain(r.Reason))
+			fmt.Fprintf(&b, ": %s", Plain(r.Reason))
+		}
+	case Workspace:
+		fmt.Fprintf(&b, "%s files ", clock)
+		if r.Name != "" {
+			fmt.Fprintf(&b, "%s  %s", Plain(r.Name), Plain(r.Reason))
+		} else {
+			fmt.Fprintf(&b, "%d changed, %d removed so far", r.Changed, r.Removed)
 		}
 	default:
-		fmt.Fprintf(&b, "%s %s %s", clock, plain(r.Kind), plain(r.Reason))
+		fmt.Fprintf(&b, "%s %s %s", clock, Plain(r.Kind), Plain(r.Reason))
 	}
 	return b.String()
 }
 
-// destination is the name, or else the address, with the port.
-func (r Record) destination() string {
+// Destination is the name, or else the address, with the port.
+func (r Record) Destination() string {
 	host := r.Name
 	if host == "" {
 		host = r.Address
 	}
-	host = plain(host)
+	host = Plain(host)
 	if r.Port == 0 {
 		return host
 	}
@@ -127,10 +142,10 @@ func (r Record) destination() string {
 	return host + ":" + strconv.Itoa(int(r.Port))
 }
 
-// plain makes a string safe to print: what is not a printable character becomes
+// Plain makes a string safe to print: what is not a printable character becomes
 // an escape, and so do the characters of the bidirectional algorithm, which
 // reorder what a person reads.
-func plain(s string) string {
+func Plain(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		c, size := utf8.DecodeRuneInString(s[i:])

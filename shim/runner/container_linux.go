@@ -138,7 +138,7 @@ func (k *container) start(stdio [3]*os.File) (err error) {
 	streams := []*os.File{stdio[0], stdio[1], stdio[2]}
 	for i, f := range streams {
 		switch {
-		case k.term == nil, isTerminal(f):
+		case k.term == nil, IsTerminal(f):
 			k.init.Stdio[i] = pid1.Given
 		default: // libcontainer makes the terminal all three
 			k.init.Stdio[i] = pid1.Extra(len(k.p.ExtraFiles) + 3 - pid1.FDExtra)
@@ -361,7 +361,8 @@ func (k *container) closeFiles() {
 	}
 }
 
-func isTerminal(f *os.File) bool {
+// IsTerminal reports whether a file is a terminal.
+func IsTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }

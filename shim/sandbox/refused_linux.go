@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -11,9 +12,9 @@ import (
 	"cofferdam.dev/cofferdam/proxy/record"
 )
 
-// refusedEvery is how often the packets are looked at that GATE's kernel has turned away. Few agents send any, and looking costs one
-// question to the kernel.
-const refusedEvery = 10 * time.Second
+// unseenEvery is how often the packets are looked at that GATE's kernel has turned away, and what the broker has seen. Few agents send
+// any, and looking costs one question each.
+const unseenEvery = 10 * time.Second
 
 // refusedKinds are the counters of GATE (netns.Rules) in the words of the decision log. No proxy sees such a packet, and nobody else could
 // write it down; so many of one kind are one record.
@@ -54,12 +55,56 @@ func (s *Sandbox) recordRefused() error {
 	return nil
 }
 
-// watchRefused calls recordRefused from time to time until the sandbox is closed.
-func (s *Sandbox) watchRefused(ctx context.Context) {
+// recordWorkspace writes what the agent has done to its workspaces since the last time: each protected place that it tried to change, each
+// file that it made executable, and how many it has changed so far.
+func (s *Sandbox) recordWorkspace() error {
+	now, err := s.door.report()
+	if err != nil {
+		return err
+	}
+	was := s.workspaces
+	for i, r := range now.Refused {
+		times := r.Times
+		if i < len(was.Refused) { // the list only grows
+			times -= was.Refused[i].Times
+		}
+		if times == 0 {
+			continue
+		}
+		err := s.records.Note(record.Record{
+			Kind: record.Decision, Verdict: "deny", Protocol: record.File, Name: r.Path, Rule: r.Rule, Reason: r.Reason, Count: int64(times),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, name := range now.Executables[len(was.Executables):] {
+		if err := s.records.Note(record.Record{Kind: record.Workspace, Name: name, Reason: "made executable"}); err != nil {
+			return err
+		}
+	}
+	if now.Changed != was.Changed || now.Removed != was.Removed {
+		if err := s.records.Note(record.Record{Kind: record.Workspace, Reason: "changed", Changed: int64(now.Changed), Removed: int64(now.Removed)}); err != nil {
+			return err
+		}
+	}
+	s.workspaces = now
+	return nil
+}
+
+// recordUnseen writes what no proxy sees.
+func (s *Sandbox) recordUnseen(ctx context.Context) {
+	if err := errors.Join(s.recordRefused(), s.recordWorkspace()); err != nil { // no reason to keep the sandbox
+		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("decision log")
+	}
+}
+
+// watchUnseen calls recordUnseen from time to time until the sandbox is closed.
+func (s *Sandbox) watchUnseen(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	s.undo.add("refused packets' watcher", func() error { cancel(); return nil })
+	s.undo.add("watcher of what no proxy sees", func() error { cancel(); return nil })
 	go func() { // ends with ctx
-		tick := time.NewTicker(refusedEvery)
+		tick := time.NewTicker(unseenEvery)
 		defer tick.Stop()
 		for {
 			select {
@@ -71,9 +116,7 @@ func (s *Sandbox) watchRefused(ctx context.Context) {
 			if err != nil {
 				return // it is being removed
 			}
-			if err := s.recordRefused(); err != nil {
-				log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("refused packets")
-			}
+			s.recordUnseen(ctx)
 			release()
 		}
 	}()

@@ -158,7 +158,7 @@ func (s *Sandbox) Watch(ctx context.Context) {
 		return // it is being removed
 	}
 	defer release()
-	s.watchRefused(ctx)
+	s.watchUnseen(ctx)
 	if err := s.watchFiles(); err != nil {
 		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("the policy is not followed")
 	}

@@ -89,7 +89,9 @@ type Sandbox struct {
 	life    sync.Mutex        // held by what uses the sandbox's parts, and by Close, which takes them down
 	undo    undo              // guarded by life once networked is closed
 	refused map[string]uint64 // packets that are recorded, by counter of GATE; guarded by life
-	rules   []byte            // text of the policy in force; guarded by life
+	// what of workspaces is recorded; guarded by life
+	workspaces broker.Report
+	rules      []byte // text of the policy in force; guarded by life
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -197,6 +199,9 @@ type plan struct {
 
 // describe plans the sandbox. outside is a file that is used out here, as those of Program.Outside are.
 func describe(p Paths, r Request, outside string) (_ plan, err error) {
+	if _, err := CheckKernel(); err != nil {
+		return plan{}, err
+	}
 	id, err := ID(r.Namespace, r.Container)
 	if err != nil {
 		return plan{}, err
@@ -389,12 +394,7 @@ func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, con
 		return err
 	}
 	s.undo.add("decision log", s.records.Close)
-	s.undo.add("refused packets", func() error {
-		if err := s.recordRefused(); err != nil { // no reason to keep the sandbox
-			log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("refused packets")
-		}
-		return nil
-	})
+	s.undo.add("what no proxy sees", func() error { s.recordUnseen(ctx); return nil })
 	names, err := os.OpenFile(p.names(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("names: %w", err)
@@ -498,9 +498,6 @@ func (s *Sandbox) keepDoor(pid int, written []*os.File) error {
 func (s *Sandbox) Listen(ctx context.Context, l *os.File) error {
 	return s.door.add(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", s.ID)), l)
 }
-
-// Report tells what the agent did to its workspaces so far.
-func (s *Sandbox) Report() (broker.Report, error) { return s.door.report() }
 
 // use keeps Close away from the sandbox's parts until release is called. It fails if they could not be made or are gone.
 func (s *Sandbox) use() (release func(), err error) {

@@ -134,7 +134,7 @@ func (r *request) create(e entry, flags int, mode uint32) outcome {
 			return failed(err)
 		}
 		if mode&0o111&^c.umask != 0 {
-			r.report.executable(e.name())
+			r.report.executable(path.Join(e.at, e.name()))
 		}
 		return outcome{file: f, cloexec: flags&unix.O_CLOEXEC != 0}
 	}, false)
@@ -367,7 +367,7 @@ func (r *request) chmod(o object, mode uint32) outcome {
 	return r.change(o, func() error {
 		err := unix.Fchmodat(r.proc, "self/fd/"+strconv.Itoa(o.fd), mode&allowed, 0)
 		if err == nil && kind(o.Stat_t) == unix.S_IFREG && mode&0o111 != 0 && o.Mode&0o111 == 0 {
-			r.report.executable(o.name)
+			r.report.executable(path.Join(o.at, o.name))
 		}
 		return err
 	})
