@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/exeseal"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/proxy/confine/syscalls"
@@ -36,44 +37,59 @@ type container struct {
 	used   []*os.File
 }
 
-// newContainer describes the container; nothing runs yet, and its root file system need not be there. Whoever gets it calls destroy.
-func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, err error) {
-	config, err := libcontainerConfig(sb.Rewritten, r.Name, !r.OneID)
-	if err != nil {
-		return nil, err
+// A description is a spec in the words of those who carry it out.
+type description struct {
+	config  *configs.Config
+	process *libcontainer.Process // without its files
+	start   pid1.Start            // without its streams
+}
+
+// describe says how the spec is carried out for the request.
+func describe(s *specs.Spec, r Request) (d description, err error) {
+	if d.config, err = libcontainerConfig(s, r.Name, !r.OneID); err != nil {
+		return d, err
 	}
-	filter, err := seccomp.Filter(sb.Rewritten.Linux.Seccomp)
+	filter, err := seccomp.Filter(s.Linux.Seccomp)
 	if err != nil {
-		return nil, err
+		return d, err
 	}
-	program, err := filter.Program()
-	if err != nil {
-		return nil, err
+	if d.start.Filter, err = filter.Program(); err != nil {
+		return d, err
 	}
-	asks := slices.ContainsFunc(filter.Rules, func(rule syscalls.Rule) bool { return rule.Ask })
-	k := &container{init: pid1.Start{Args: r.Args, Filter: program, Asks: asks}}
-	process := sb.Rewritten.Process
-	k.p = &libcontainer.Process{
+	d.start.Asks = slices.ContainsFunc(filter.Rules, func(rule syscalls.Rule) bool { return rule.Ask })
+	process := s.Process
+	d.start.Args = process.Args
+	d.process = &libcontainer.Process{
 		Init: true, Args: []string{fmt.Sprintf("/proc/self/fd/%d", pid1.FDBinary)}, Env: process.Env, Cwd: process.Cwd,
-		UID: int(process.User.UID), GID: int(process.User.GID), AppArmorProfile: process.ApparmorProfile,
+		UID: int(process.User.UID), GID: int(process.User.GID), AppArmorProfile: process.ApparmorProfile, Label: process.SelinuxLabel,
 	}
 	for _, gid := range process.User.AdditionalGids {
-		k.p.AdditionalGroups = append(k.p.AdditionalGroups, int(gid))
+		d.process.AdditionalGroups = append(d.process.AdditionalGroups, int(gid))
 	}
-	if k.p.Rlimits, err = rlimits(process.Rlimits); err != nil {
-		return nil, err
+	if d.process.Rlimits, err = rlimits(process.Rlimits); err != nil {
+		return d, err
 	}
 	if r.OneID {
 		// To give somebody a user namespace in which they are what is root here takes this one right (user_namespaces(7)). The agent, which
 		// lives in there, has none.
 		setfcap := []string{"CAP_SETFCAP"}
-		k.p.Capabilities = &configs.Capabilities{Bounding: setfcap, Effective: setfcap, Permitted: setfcap}
-		if k.init.User = (&pid1.User{UID: r.UID, GID: r.GID}); process.Capabilities != nil {
-			if k.init.User.Bounding, err = capabilityBits(process.Capabilities.Bounding); err != nil {
-				return nil, err
+		d.process.Capabilities = &configs.Capabilities{Bounding: setfcap, Effective: setfcap, Permitted: setfcap}
+		if d.start.User = (&pid1.User{UID: r.UID, GID: r.GID}); process.Capabilities != nil {
+			if d.start.User.Bounding, err = capabilityBits(process.Capabilities.Bounding); err != nil {
+				return d, err
 			}
 		}
 	}
+	return d, nil
+}
+
+// newContainer describes the container; nothing runs yet, and its root file system need not be there. Whoever gets it calls destroy.
+func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, err error) {
+	d, err := describe(sb.Rewritten, r)
+	if err != nil {
+		return nil, err
+	}
+	k := &container{init: d.start, p: d.process}
 	defer func() {
 		if err != nil {
 			k.closeFiles()
@@ -93,7 +109,7 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 	}
 	k.p.ExtraFiles = []*os.File{pid1.FDBinary - 3: binary, pid1.FDSocket - 3: inside, pid1.FDListen - 3: listen}
 	k.create = func() (*libcontainer.Container, error) {
-		return libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, config)
+		return libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, d.config)
 	}
 	return k, nil
 }

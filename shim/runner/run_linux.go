@@ -143,10 +143,10 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := c.release(); err != nil {
 		return 0, err
 	}
+	sb.Started()
 	if err := c.passListener(ctx, sb); err != nil {
 		return 0, err
 	}
-	sb.Started()
 	// What a crash has left of others. One that cannot be removed hinders nobody but cofferdam gc, which says so.
 	collected := make(chan struct{})
 	go func() {
