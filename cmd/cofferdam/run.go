@@ -49,6 +49,7 @@ policy allows, through a filtering proxy; without a policy, nothing.
 
 The command is the caller's own user inside, and files that it writes in the workspace belong to the caller. It gets of the
 environment ` + strings.Join(runner.Passed(), ", ") + ` and what --env names.
+Its git knows the caller's name and email address, and nothing else of the caller's configuration.
 
 Files by which a workspace could strike back later (git hooks and configuration, editor, shell, agent and CI files) are
 protected in it, see SECURITY.md. At the end, if standard error is a terminal, it is told what was changed, reached and refused.
@@ -71,6 +72,11 @@ a failure of cofferdam's own.`,
 			}
 			if f.printSpec {
 				return printSpec(cmd.OutOrStdout(), r)
+			}
+			if r.Root == "" && r.Spec == nil { // else /etc is not ours
+				if r.Git, err = gitFiles(cmd.Context(), r.Home); err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "cofferdam: warning: the command's git does not know who you are: %v\n", err)
+				}
 			}
 			weaker := r.Weaker()
 			if f.strict && len(weaker) > 0 {

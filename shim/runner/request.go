@@ -26,6 +26,8 @@ type Request struct {
 	Spec *specs.Spec
 	// Root is a folder that becomes the root file system, which the agent may write to; empty: the host's own programs, read-only.
 	Root string
+	// Git has the files of /etc, by name, that tell git who the caller is; they count where the root file system is made here.
+	Git map[string]string
 	// Optional are tools that are seen only if asked for, such as /opt; see spec.IsTool.
 	Optional []string
 	Files    []spec.FileRule

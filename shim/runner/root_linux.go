@@ -84,9 +84,11 @@ func makeRoot(root string, r Request, t toolchain) error {
 			}
 		}
 	}
-	for name, text := range etc(r) {
-		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("make root: %w", err)
+	for _, set := range []map[string]string{etc(r), r.Git} {
+		for name, text := range set {
+			if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
+				return fmt.Errorf("make root: %w", err)
+			}
 		}
 	}
 	for _, name := range copied {
