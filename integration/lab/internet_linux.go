@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"runtime"
@@ -71,8 +72,10 @@ type Lab struct {
 	record  recorder
 	issue   *authority
 
-	mu   sync.Mutex
-	zone map[string][]netip.Addr // guarded by mu
+	mu     sync.Mutex
+	zone   map[string][]netip.Addr           // guarded by mu
+	sites  map[string]http.Handler           // by host, see Serve; guarded by mu
+	shells map[netip.Addr]func(*net.TCPConn) // see ServeSSH; guarded by mu
 }
 
 var (
@@ -92,7 +95,7 @@ func Get(t testing.TB) *Lab {
 }
 
 func build() (*Lab, error) {
-	l := &Lab{zone: names()}
+	l := &Lab{zone: names(), sites: map[string]http.Handler{}, shells: map[netip.Addr]func(*net.TCPConn){}}
 	l.record.init()
 	var err error
 	if l.issue, err = newAuthority(); err != nil {

@@ -263,9 +263,13 @@ type Reply struct {
 	Body   int64       `json:"body"` // bytes received
 }
 
-// serveHTTP answers with what it received. /bytes/N sends N bytes instead, /redirect?to=URL a 302.
+// serveHTTP answers with what it received. /bytes/N sends N bytes instead, /redirect?to=URL a 302. Other hosts than the lab's own answer
+// by themselves, see Serve.
 func (l *Lab) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	n, _ := io.Copy(io.Discard, r.Body)
+	site, n := l.site(r.Host), int64(0)
+	if site == nil {
+		n, _ = io.Copy(io.Discard, r.Body)
+	}
 	local := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	reply := Reply{
 		Lab: outcome.Marker, Addr: addrPort(local).String(), Proto: r.Proto, Host: r.Host,
@@ -280,6 +284,10 @@ func (l *Lab) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		Kind: "http", Src: netip.AddrPortFrom(src.Addr().Unmap(), src.Port()), Dst: addrPort(local),
 		Detail: r.Method + " " + scheme + "://" + r.Host + r.URL.RequestURI(), Bytes: n,
 	})
+	if site != nil {
+		site.ServeHTTP(w, r)
+		return
+	}
 	if size, ok := strings.CutPrefix(r.URL.Path, "/bytes/"); ok {
 		n, err := strconv.ParseInt(size, 10, 64)
 		if err != nil {
@@ -307,6 +315,11 @@ func (zeros) Read(p []byte) (int, error) {
 
 // serveSSH speaks first, as a server may (RFC 4253, 4.2).
 func (l *Lab) serveSSH(c net.Conn) {
+	if shell := l.shell(addrPort(c.LocalAddr()).Addr()); shell != nil {
+		l.record.add(Event{Kind: "ssh", Src: addrPort(c.RemoteAddr()), Dst: addrPort(c.LocalAddr())})
+		shell(c.(*net.TCPConn))
+		return
+	}
 	var line string
 	if _, err := fmt.Fprintf(c, "SSH-2.0-%s\r\n", outcome.Marker); err == nil {
 		line, _ = bufio.NewReader(io.LimitReader(c, 256)).ReadString('\n')
