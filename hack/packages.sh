@@ -5,7 +5,10 @@ set -euo pipefail
 
 # command:package, for what each use needs
 run_needs=(containerd:containerd ctr:containerd runc:runc busybox:busybox-static)
-test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc git:git musl-gcc:musl-tools /usr/include/ares.h:libc-ares-dev /usr/lib/cni/macvlan:containernetworking-plugins)
+test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc musl-gcc:musl-tools /usr/include/ares.h:libc-ares-dev /usr/lib/cni/macvlan:containernetworking-plugins
+	sshd:openssh-server openssl:openssl)
+# what agents run, which must lie where they see it
+agent_needs=(git:git ssh:openssh-client curl:curl wget:wget node:nodejs npm:npm python3:python3 pip3:python3-pip cargo:cargo javac:default-jdk-headless)
 bench_needs=("${test_needs[@]}" haproxy:haproxy nginx:nginx-light /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream tinyproxy:tinyproxy-bin bwrap:bubblewrap)
 
 case "${1:-}" in
@@ -22,6 +25,11 @@ missing=()
 for need in "${needs[@]}"; do
 	command -v "${need%%:*}" >/dev/null || [ -f "${need%%:*}" ] || missing+=("${need#*:}")
 done
+if [ "$1" != run ]; then
+	for need in "${agent_needs[@]}"; do
+		PATH=/usr/local/bin:/usr/bin:/bin command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
+	done
+fi
 # The busybox of an image must be static; Debian's package of that name is the dynamic one.
 if command -v busybox >/dev/null && ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	missing+=(busybox-static)
@@ -40,12 +48,13 @@ echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 
-# The peers of a benchmark are wanted as programs: their services neither start now nor with the machine.
+# Servers are wanted as programs: their services neither start now nor with the machine.
 services=()
 for package in "${missing[@]}"; do
 	case "$package" in
 	haproxy) services+=("$package") ;;
 	nginx-light) services+=(nginx) ;;
+	openssh-server) services+=(ssh) ;;
 	esac
 done
 policy=/usr/sbin/policy-rc.d # asked by invoke-rc.d(8)

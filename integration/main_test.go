@@ -96,6 +96,7 @@ func prepare(a *lab.Artefacts) {
 	const plugins = "/usr/lib/cni" // of Debian's containernetworking-plugins
 	_, err := os.Stat(filepath.Join(plugins, "macvlan"))
 	done(needCNI, plugins, err)
+	findTools(done)
 	wg.Wait()
 }
 
