@@ -40,7 +40,7 @@ test-integration: build ## real containers under Debian's containerd and the cur
 	$(GO) test -count=1 -timeout 30m ./integration
 
 .PHONY: bench
-bench: build ## in turn: start and memory beside the stock runtime and bwrap, the proxy beside HAProxy, nginx and tinyproxy (root)
+bench: build ## in turn: start and memory beside the stock runtime and bwrap, work inside and outside, the proxy beside HAProxy, nginx and tinyproxy (root)
 	@hack/packages.sh bench
 	$(GO) test -timeout 30m -run '^$$' -bench . -benchtime 1x ./integration
 

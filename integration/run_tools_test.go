@@ -216,7 +216,7 @@ func serveTools(t *testing.T, l *lab.Lab, p person) []string {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("chown", "-R", fmt.Sprint(p.id), p.home).CombinedOutput(); err != nil {
+	if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", p.id, p.id), p.home).CombinedOutput(); err != nil {
 		t.Fatalf("chown: %v: %s", err, out)
 	}
 	return []string{

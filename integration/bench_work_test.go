@@ -1,0 +1,123 @@
+//go:build linux
+
+package integration
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// chores are what an agent does all day, as shell commands in a workspace of furnish.
+var chores = []struct {
+	name, command string
+	rounds        int
+}{
+	{"git status of 20000 files", "git -C repository status --porcelain", 20},
+	{"build of 20 C files", `for f in source/*.c; do gcc -O1 -c "$f" -o "${f%.c}.o" || exit; done; gcc source/*.o -o source/program`, 8},
+	{"walk through 50000 files", "! grep -rF no-such-text tree", 8},
+}
+
+// BenchmarkWork times chores in one sandbox and, in turn, outside of it, as the same person in the same folder. The start of the sandbox is
+// not in it: see BenchmarkRun.
+func BenchmarkWork(b *testing.B) {
+	Require(b, "git", "gcc", needShim)
+	for _, one := range people {
+		b.Run(one.name, func(b *testing.B) {
+			p := newPerson(b, one.name, one.id)
+			furnish(b, p)
+			loop := []string{"sh", "-c", `while read -r chore; do (eval "$chore") </dev/null >/dev/null && echo done || exit; done`}
+			plain := p.command(b, "run")
+			plain.Path, plain.Args = "/bin/sh", loop
+			outside := worker(b, plain)
+			inside := worker(b, p.command(b, append([]string{"run"}, loop...)...))
+			for _, chore := range chores {
+				b.Run(chore.name, func(b *testing.B) {
+					outside(b, chore.command)
+					inside(b, chore.command)
+					for b.Loop() {
+						var theirs, ours []time.Duration
+						var ratios []float64
+						for range chore.rounds {
+							o, i := outside(b, chore.command), inside(b, chore.command)
+							theirs, ours, ratios = append(theirs, o), append(ours, i), append(ratios, float64(i)/float64(o))
+						}
+						b.ReportMetric(float64(median(theirs).Microseconds())/1000, "outside-ms")
+						b.ReportMetric(float64(median(ours).Microseconds())/1000, "inside-ms")
+						b.ReportMetric(float64(median(ours))/float64(median(theirs)), "ratio")
+						b.ReportMetric(median(ratios), "paired-ratio")
+					}
+					b.ReportMetric(0, "ns/op")
+				})
+			}
+		})
+	}
+}
+
+// worker starts a command that does the chores that it reads, line by line, and returns what has it do one and tells how long it took.
+func worker(b *testing.B, cmd *exec.Cmd) func(b *testing.B, chore string) time.Duration {
+	b.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait() // its context has ended before
+	})
+	lines := bufio.NewReader(out)
+	return func(b *testing.B, chore string) time.Duration {
+		b.Helper()
+		began := time.Now()
+		if _, err := io.WriteString(in, chore+"\n"); err != nil {
+			b.Fatal(err)
+		}
+		if line, err := lines.ReadString('\n'); line != "done\n" {
+			b.Fatalf("%s: %q, %v", chore, line, err)
+		}
+		return time.Since(began)
+	}
+}
+
+// furnish fills the person's workspace with what chores need.
+func furnish(b *testing.B, p person) {
+	b.Helper()
+	write := func(files int, name, text string) { // a hundred in a folder
+		for i := range files {
+			file := filepath.Join(p.workspace(), fmt.Sprintf(name, i/100, i))
+			if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(fmt.Sprintf(text, i)), 0o644)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	write(20000, "repository/%03d/%d", "this is file %d\n")
+	write(50000, "tree/%03d/%d", strings.Repeat("some text to look through\n", 100)+"%d\n")
+	write(20, "source/%[2]d.c", "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\nint part%d(const char *s) { return printf(\"%%s\\n\", s) + atoi(s); }\n")
+	main := filepath.Join(p.workspace(), "source/main.c")
+	if err := os.WriteFile(main, []byte("int part7(const char *);\nint main(void) { return part7(\"1\"); }\n"), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", p.id, p.id), p.home).CombinedOutput(); err != nil {
+		b.Fatalf("chown: %v: %s", err, out)
+	}
+	git := p.command(b, "run")
+	git.Path, git.Args = "/bin/sh", []string{"sh", "-ec", "cd repository; git init -q; git config gc.auto 0; git add -A; git -c user.name=x -c user.email=x commit -qm x"}
+	if out, err := git.CombinedOutput(); err != nil {
+		b.Fatalf("make a repository: %v: %s", err, out)
+	}
+}
