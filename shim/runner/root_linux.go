@@ -24,8 +24,8 @@ var shown = []string{
 // copied are the files of /etc that programs look into and that say nothing about who uses this host. What is not everybody's to read is
 // left out, whatever its name.
 var copied = []string{
-	"debian_version", "gai.conf", "inputrc", "ld.so.cache", "ld.so.conf", "locale.alias", "locale.conf", "localtime", "magic", "mime.types",
-	"os-release", "protocols", "services", "shells", "ssl/openssl.cnf", "timezone",
+	"debian_version", "gai.conf", "inputrc", "ld.so.cache", "ld.so.conf", "locale.alias", "locale.conf", "localtime", "magic", "man_db.conf",
+	"manpath.config", "mime.types", "os-release", "protocols", "services", "shells", "ssl/openssl.cnf", "timezone",
 }
 
 // maxCopied bounds a copied file; the largest is the loader's cache, 100 KiB or so on a large system.
