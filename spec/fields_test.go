@@ -146,6 +146,19 @@ func TestEverySpecFieldIsJudged(t *testing.T) {
 	}
 }
 
+func TestWorkspacePatterns(t *testing.T) {
+	for _, p := range []string{"", "/", "//a", "a/", "a//b", ".", "../a", "a/./b", "a/..", "[a]", `a\b`, "a\x00", "a\xff", strings.Repeat("a", 4097)} {
+		_, _, err := spec.Rewrite(base(t), spec.Sandbox{ID: "default:web-1", Workspace: spec.Workspace{Hidden: []string{p}}}, testHost())
+		if err == nil || !strings.Contains(err.Error(), "is not a pattern") {
+			t.Errorf("%.20q: %v", p, err)
+		}
+	}
+	_, _, err := spec.Rewrite(base(t), spec.Sandbox{ID: "default:web-1", Workspace: spec.Workspace{Hidden: make([]string, 4097)}}, testHost())
+	if err == nil || !strings.Contains(err.Error(), "more than 4096") {
+		t.Error(err)
+	}
+}
+
 // Every field of Sandbox is enforced by Rewrite, refused by it, or a label.
 func TestEverySandboxFieldIsEnforced(t *testing.T) {
 	type result struct {
@@ -159,6 +172,10 @@ func TestEverySandboxFieldIsEnforced(t *testing.T) {
 		return result{s, err}
 	}
 	refused := func(r result) bool { return r.err != nil && r.s == nil }
+	unenforced := func(r result, path string) bool {
+		var e *spec.RefusedError
+		return refused(r) && errors.As(r.err, &e) && e.Path == path
+	}
 	cases := map[string]func() bool{
 		"ID": func() bool { return refused(with(func(sb *spec.Sandbox) { sb.ID = "../x" })) },
 		"Tools": func() bool {
@@ -189,6 +206,15 @@ func TestEverySandboxFieldIsEnforced(t *testing.T) {
 			none := with(func(sb *spec.Sandbox) { sb.Files = []spec.FileRule{{Path: "/w", Source: "/home/u/p"}} })
 			odd := with(func(sb *spec.Sandbox) { sb.Files = []spec.FileRule{{Path: "/w", Source: "/home/u/p", Access: 3}} })
 			return slices.Contains(r.s.Mounts[len(r.s.Mounts)-1].Options, "ro") && refused(none) && refused(odd)
+		},
+		"Workspace.ReadOnly": func() bool {
+			return unenforced(with(func(sb *spec.Sandbox) { sb.Workspace.ReadOnly = []string{".git/hooks"} }), "workspace.read_only")
+		},
+		"Workspace.Hidden": func() bool {
+			return unenforced(with(func(sb *spec.Sandbox) { sb.Workspace.Hidden = []string{"/.env"} }), "workspace.hidden")
+		},
+		"Workspace.Writable": func() bool {
+			return unenforced(with(func(sb *spec.Sandbox) { sb.Workspace.Writable = []string{"*.sh"} }), "workspace.writable")
 		},
 		"Network.Mode":   func() bool { return refused(with(func(sb *spec.Sandbox) { sb.Network.Mode = 2 })) },
 		"Network.Policy": func() bool { return refused(with(func(sb *spec.Sandbox) { sb.Network.Policy = "a/b" })) },

@@ -9,7 +9,7 @@ import (
 var versionPattern = lazily(`^1\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.+-]+)?$`)
 
 // ruleRefuse turns away what is not a Linux container, and what insists on being privileged: rewriting it would give
-// something that looks like what was asked for and does not work.
+// something that looks like what was asked for and does not work. So it does with what the Sandbox asks for and nothing carries out.
 func ruleRefuse(p *pass) error {
 	s := p.in
 	for _, section := range []struct {
@@ -35,6 +35,9 @@ func ruleRefuse(p *pass) error {
 		return refused("process", "missing")
 	case s.Root == nil:
 		return refused("root", "missing")
+	}
+	if err := p.sb.Workspace.refuse(); err != nil {
+		return err
 	}
 	return refusePrivileged(s)
 }

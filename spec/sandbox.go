@@ -15,6 +15,8 @@ type Sandbox struct {
 	Agent string
 	// Files are the only files of the host that the agent sees, apart from what engines generate (/etc/hosts, /etc/hostname).
 	Files []FileRule
+	// Workspace says what of the workspace, the one of Files that may be written, is more or less than writable.
+	Workspace Workspace
 	// Tools are the host's own programs and what these need, for an agent that has no image: read-only, each at its own
 	// place, see [IsTool].
 	Tools []string
@@ -34,6 +36,55 @@ type FileRule struct {
 	Path   string // in the container: absolute, clean
 	Source string // on the host: absolute, clean, symbolic links resolved by the caller
 	Access Access
+}
+
+// Workspace has patterns of paths within a workspace: with slashes between names, in which "*" and "?" mean what they do in
+// [path.Match], and nothing else means anything. One that begins with a slash is about the workspace's top, any other about
+// every folder in it. What matches a folder is about all that it holds.
+type Workspace struct {
+	ReadOnly []string // cannot be changed
+	Hidden   []string // cannot be seen
+	Writable []string // can be changed although it is protected by itself
+}
+
+// The most that a Workspace holds: a list comes from a few policies.
+const (
+	maxPatterns = 4096
+	maxPattern  = 4096 // bytes, as of a path
+)
+
+type patternList struct {
+	name     string
+	patterns []string
+}
+
+func (w Workspace) lists() []patternList {
+	return []patternList{{"read_only", w.ReadOnly}, {"hidden", w.Hidden}, {"writable", w.Writable}}
+}
+
+func (w Workspace) check() error {
+	for _, list := range w.lists() {
+		if len(list.patterns) > maxPatterns {
+			return fmt.Errorf("workspace %s: more than %d patterns", list.name, maxPatterns)
+		}
+		for _, p := range list.patterns {
+			at := strings.TrimPrefix(p, "/")
+			if at == "" || len(p) > maxPattern || path.Clean("/"+at) != "/"+at || strings.ContainsAny(p, "[\\\x00") || !utf8.ValidString(p) {
+				return fmt.Errorf("workspace %s: %.100q is not a pattern of a path", list.name, p)
+			}
+		}
+	}
+	return nil
+}
+
+// refuse refuses what cannot be carried out yet.
+func (w Workspace) refuse() error {
+	for _, list := range w.lists() {
+		if len(list.patterns) > 0 {
+			return refused("workspace."+list.name, "%q cannot be enforced yet", list.patterns[0])
+		}
+	}
+	return nil
 }
 
 // Access is what an agent may do to files. The zero value is [Deny].
@@ -127,6 +178,9 @@ func (sb Sandbox) check() error {
 		return err
 	}
 	if err := checkTools(sb.Tools); err != nil {
+		return err
+	}
+	if err := sb.Workspace.check(); err != nil {
 		return err
 	}
 	return sb.Limits.Validate()
