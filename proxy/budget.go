@@ -43,42 +43,62 @@ type overBudget struct {
 
 func (e *overBudget) Error() string { return "the rule's budget is used up: " + e.what }
 
-// admit asks whether the budget has room for a connection or a request, takes
-// the connection and the request if so, and returns why if not. It takes no
-// bytes, but without any left nothing is admitted.
-func (b *budgets) admit(budget *policy.Budget, connection, request bool) *overBudget {
-	if budget == nil {
+// admit asks whether all budgets have room for a connection or a request, takes
+// the connection and the request of each if so, and returns why if not. It takes
+// no bytes, but without any left nothing is admitted.
+func (b *budgets) admit(all policy.Budgets, connection, request bool) *overBudget {
+	if all == (policy.Budgets{}) {
 		return nil
 	}
 	now := b.now().Sub(b.start)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if over := b.over(budget, now, connection, request); over != nil {
+	if over := b.over(all, now, connection, request); over != nil {
 		return over
 	}
-	u := b.usage(budget)
-	if connection {
-		u.connections.take(1)
-	}
-	if request {
-		u.requests.take(1)
+	for _, budget := range all {
+		if budget == nil {
+			continue
+		}
+		u := b.usage(budget)
+		if connection {
+			u.connections.take(1)
+		}
+		if request {
+			u.requests.take(1)
+		}
 	}
 	return nil
 }
 
 // wait is how long nothing of the kind will be admitted; zero if it is for ever.
-func (b *budgets) wait(budget *policy.Budget, connection, request bool) time.Duration {
+func (b *budgets) wait(all policy.Budgets, connection, request bool) time.Duration {
 	now := b.now().Sub(b.start)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if over := b.over(budget, now, connection, request); over != nil {
+	if over := b.over(all, now, connection, request); over != nil {
 		return over.wait
 	}
 	return time.Nanosecond // it has become free meanwhile
 }
 
-// over finds the first quota of which nothing is left. b.mu is held.
-func (b *budgets) over(budget *policy.Budget, now time.Duration, connection, request bool) *overBudget {
+// over finds the quota of which nothing is left, and of several the one that will
+// be free last. b.mu is held.
+func (b *budgets) over(all policy.Budgets, now time.Duration, connection, request bool) (worst *overBudget) {
+	for _, budget := range all {
+		if budget == nil {
+			continue
+		}
+		over := b.overOne(budget, now, connection, request)
+		if worst == nil || over != nil && worst.wait != 0 && (over.wait == 0 || over.wait > worst.wait) {
+			worst = over
+		}
+	}
+	return worst
+}
+
+// overOne finds the first quota of a budget of which nothing is left. b.mu is held.
+func (b *budgets) overOne(budget *policy.Budget, now time.Duration, connection, request bool) *overBudget {
 	u := b.usage(budget)
 	for _, part := range []struct {
 		key   string
@@ -114,37 +134,50 @@ func (b *budgets) usage(budget *policy.Budget) *usage {
 type spend func(n int) (int, error)
 
 // up is the budget of bytes from the agent, or nil if they are not bounded.
-func (b *budgets) up(budget *policy.Budget) spend {
-	if budget == nil || budget.Up == nil {
-		return nil
-	}
-	return b.bytes("up", budget, func(b *policy.Budget) *policy.Quota { return b.Up }, func(u *usage) *meter { return &u.up })
+func (b *budgets) up(all policy.Budgets) spend {
+	return b.bytes("up", all, func(b *policy.Budget) *policy.Quota { return b.Up }, func(u *usage) *meter { return &u.up })
 }
 
 // down is the budget of bytes to the agent, or nil if they are not bounded.
-func (b *budgets) down(budget *policy.Budget) spend {
-	if budget == nil || budget.Down == nil {
-		return nil
-	}
-	return b.bytes("down", budget, func(b *policy.Budget) *policy.Quota { return b.Down }, func(u *usage) *meter { return &u.down })
+func (b *budgets) down(all policy.Budgets) spend {
+	return b.bytes("down", all, func(b *policy.Budget) *policy.Quota { return b.Down }, func(u *usage) *meter { return &u.down })
 }
 
-// bytes counts by the rule's quota in the policy in force; without one there the
-// quota that it began with holds on.
-func (b *budgets) bytes(key string, budget *policy.Budget, quota func(*policy.Budget) *policy.Quota, of func(*usage) *meter) spend {
+// bytes counts by the quotas of the rules in the policy in force; without one
+// there the quota that it began with holds on. Of several budgets the one with
+// the least room counts, and all are charged.
+func (b *budgets) bytes(key string, all policy.Budgets, quota func(*policy.Budget) *policy.Quota, of func(*usage) *meter) spend {
+	var bounded []*policy.Budget
+	for _, budget := range all {
+		if budget != nil && quota(budget) != nil {
+			bounded = append(bounded, budget)
+		}
+	}
+	if bounded == nil {
+		return nil
+	}
 	return func(n int) (int, error) {
 		now := b.now().Sub(b.start)
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		q := *quota(budget)
-		if current := b.current[budget.Key]; current != nil && quota(current) != nil {
-			q = *quota(current)
+		granted := int64(n)
+		var over *overBudget
+		for _, budget := range bounded {
+			q := *quota(budget)
+			if current := b.current[budget.Key]; current != nil && quota(current) != nil {
+				q = *quota(current)
+			}
+			m := of(b.usage(budget))
+			if left := max(m.left(q, now), 0); left < granted {
+				granted = left
+				over = &overBudget{budget.Key, key + " " + q.Bytes(), m.wait(q, now)}
+			}
 		}
-		m := of(b.usage(budget))
-		granted := min(int64(n), max(m.left(q, now), 0))
-		m.take(granted)
-		if granted < int64(n) {
-			return int(granted), &overBudget{budget.Key, key + " " + q.Bytes(), m.wait(q, now)}
+		for _, budget := range bounded {
+			of(b.usage(budget)).take(granted)
+		}
+		if over != nil {
+			return int(granted), over
 		}
 		return n, nil
 	}

@@ -89,13 +89,13 @@ func TestMeterWindow(t *testing.T) {
 // TestZeroQuota is invariant I6.
 func TestZeroQuota(t *testing.T) {
 	b := newBudgets(time.Now)
-	if over := b.admit(&policy.Budget{Connections: &policy.Quota{}}, true, false); over == nil {
+	if over := b.admit(policy.Budgets{policy.User: {Connections: &policy.Quota{}}}, true, false); over == nil {
 		t.Error("a connection is admitted")
 	}
-	if n, err := b.up(&policy.Budget{Up: &policy.Quota{}})(1); n != 0 || err == nil {
+	if n, err := b.up(policy.Budgets{policy.User: {Up: &policy.Quota{}}})(1); n != 0 || err == nil {
 		t.Errorf("%d bytes are let through, %v", n, err)
 	}
-	if over := b.admit(nil, true, true); over != nil {
+	if over := b.admit(policy.Budgets{}, true, true); over != nil {
 		t.Errorf("without budget: %v", over)
 	}
 }

@@ -136,7 +136,7 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 		c.refuse(q, d)
 		return
 	}
-	q.budget = d.Budget
+	q.budgets = d.Budgets
 	var upstream *net.TCPConn
 	if failure == nil {
 		upstream, failure = c.s.dial(ctx, q, targets)
@@ -157,7 +157,7 @@ func (c *conn) tunnel(ctx context.Context, q question) {
 	r := relay{
 		agent: c.tcp, upstream: upstream, idle: c.s.timeouts.idle, total: c.s.timeouts.total,
 		splices: c.s.splices, buffers: &c.s.buffers,
-		spendUp: c.s.budgets.up(d.Budget), spendDown: c.s.budgets.down(d.Budget),
+		spendUp: c.s.budgets.up(d.Budgets), spendDown: c.s.budgets.down(d.Budgets),
 	}
 	to := wayOf(upstream, targets)
 	if to.upstream.IsValid() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
 )
@@ -25,8 +26,8 @@ type question struct {
 	// that follow leave them out.
 	connection, request bool
 
-	// budget is what an allowed connection or request is charged to; nil: nothing.
-	budget *policy.Budget
+	// budgets are what an allowed connection or request is charged to.
+	budgets policy.Budgets
 
 	// problem is what is wrong with what the agent sent; empty if nothing is.
 	// alert is how TLS says so; zero for access_denied.
@@ -49,8 +50,8 @@ type question struct {
 //  4. what the policy does not allow
 //  5. what is malformed, or hides its name: an encrypted client hello does,
 //     unless the rule accepts it
-//  6. an address of this very host, unless a rule pins it
-//  7. what the rule's budget has no room for
+//  6. an address of this very host, unless a rule pins it, of each layer
+//  7. what the budget of a rule has no room for
 func (s *Server) decide(q question) policy.Decision {
 	d := s.policy.Load().Decide(q.Request)
 	deny := func(reason string) policy.Decision {
@@ -77,13 +78,16 @@ func (s *Server) decide(q question) policy.Decision {
 		return d
 	case q.problem != "":
 		return deny(q.problem)
-	case q.Addr.IsValid() && len(d.Addresses) == 0 && isOwn(q.Addr):
+	case q.Addr.IsValid() && !d.Pinned && isOwn(q.Addr):
 		return deny(fmt.Sprintf("address %s is this host's own", q.Addr))
 	}
 	// Last, since it counts what it allows.
-	if over := s.budgets.admit(d.Budget, q.connection, q.request); over != nil {
+	if over := s.budgets.admit(d.Budgets, q.connection, q.request); over != nil {
 		denial := deny(over.Error())
-		denial.Budget = d.Budget
+		denial.Budgets = d.Budgets
+		if !strings.HasPrefix(d.Rule, over.rule) { // it is another layer's
+			denial.Rule = over.rule
+		}
 		return denial
 	}
 	return d

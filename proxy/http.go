@@ -287,8 +287,8 @@ func (h *httpConn) nowServing(q question, busy bool) {
 // helps, it says how long.
 func (h *httpConn) forbidden(q question, host string, d policy.Decision) refusal {
 	r := deniedBy(q, host, d)
-	if d.Budget != nil {
-		r.wait = h.s.budgets.wait(d.Budget, q.connection, q.request)
+	if d.Budgets != (policy.Budgets{}) {
+		r.wait = h.s.budgets.wait(d.Budgets, q.connection, q.request)
 	}
 	return r
 }

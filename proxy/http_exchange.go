@@ -77,7 +77,7 @@ func (x *httpExchange) serve(ctx context.Context) bool {
 	if d.Verdict != policy.Allow {
 		return x.refuse(h.forbidden(q, h.host(), d))
 	}
-	q.budget = d.Budget
+	q.budgets = d.Budgets
 	h.nowServing(q, true)
 	defer h.nowServing(question{}, false)
 	if h.stale.Load() { // since it was allowed

@@ -36,13 +36,13 @@ func (h *httpConn) upstreamFor(ctx context.Context, q question) (*httpUpstream, 
 		}
 		return u, nil
 	}
-	tcp, budget, err := h.dialUpstream(ctx, t)
+	tcp, budgets, err := h.dialUpstream(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	u := &httpUpstream{to: t, addr: h.to.upstream.Addr()}
 	u.buffers, u.lull, u.side = &h.s.buffers, &h.lull, forUpstream
-	u.account = &account{&h.moved, h.s.budgets.up(budget), h.s.budgets.down(budget)}
+	u.account = &account{&h.moved, h.s.budgets.up(budgets), h.s.budgets.down(budgets)}
 	if err := u.open(tcp); err != nil {
 		tcp.Close()
 		return nil, err
@@ -110,7 +110,7 @@ func (u *httpUpstream) close() {
 }
 
 // dialUpstream decides about a target and connects to it; dial decides again.
-func (h *httpConn) dialUpstream(ctx context.Context, t target) (*net.TCPConn, *policy.Budget, error) {
+func (h *httpConn) dialUpstream(ctx context.Context, t target) (*net.TCPConn, policy.Budgets, error) {
 	ctx, done := h.dialling(ctx)
 	defer done()
 	q := h.about(t)
@@ -121,19 +121,19 @@ func (h *httpConn) dialUpstream(ctx context.Context, t target) (*net.TCPConn, *p
 		q.connection = true
 		var err error
 		if d, targets, err = h.s.authorize(ctx, q); err != nil {
-			return nil, nil, err
+			return nil, policy.Budgets{}, err
 		}
 	} else {
-		d = h.s.decide(q) // for its budget; the connection is counted
+		d = h.s.decide(q) // for its budgets; the connection is counted
 	}
 	if d.Verdict != policy.Allow {
-		return nil, nil, &denied{d}
+		return nil, policy.Budgets{}, &denied{d}
 	}
 	tcp, err := h.s.dial(ctx, q, targets)
 	if err == nil {
 		h.to = wayOf(tcp, targets)
 	}
-	return tcp, d.Budget, err
+	return tcp, d.Budgets, err
 }
 
 // dialling is a context that ends with the connection, for what may take long

@@ -76,22 +76,24 @@ func (s *Server) review(a *allowed) {
 func (s *Server) still(q question) policy.Decision {
 	q.connection, q.request = false, false
 	d := s.decide(q)
-	if d.Verdict == policy.Allow && !continues(q.budget, d.Budget) {
+	if d.Verdict == policy.Allow && !continues(q.budgets, d.Budgets) {
 		return policy.Decision{Reason: "the rule has another budget", Rule: d.Rule}
 	}
 	return d
 }
 
-// continues reports whether what began under one budget can go on under another:
-// if it is the same rule's, and has been counted in each direction that is bounded
-// now. A rule that has no budget any more takes in everything; what was counted
-// goes on under the one that is gone.
-func continues(began, now *policy.Budget) bool {
-	switch {
-	case now == nil:
-		return true
-	case began == nil || began.Key != now.Key:
-		return false
+// continues reports whether what began under some budgets can go on under others:
+// if in every layer they are the same rule's, and it has been counted in each
+// direction that is bounded now. A rule that has no budget any more takes in
+// everything; what was counted goes on under the one that is gone.
+func continues(began, now policy.Budgets) bool {
+	for layer, now := range now {
+		began := began[layer]
+		switch {
+		case now == nil:
+		case began == nil || began.Key != now.Key, now.Up != nil && began.Up == nil, now.Down != nil && began.Down == nil:
+			return false
+		}
 	}
-	return (now.Up == nil || began.Up != nil) && (now.Down == nil || began.Down != nil)
+	return true
 }

@@ -14,7 +14,7 @@ import (
 // the rule covers. A nil Quota bounds nothing.
 type Budget struct {
 	// Key names the rule in its own terms, without its line, and no other rule
-	// of the policy: what is counted under it still holds if the file changes
+	// of the policy, with the layer if that is not the user's: what is counted under it still holds if the file changes
 	// elsewhere.
 	Key string
 
@@ -22,6 +22,10 @@ type Budget struct {
 	Connections *Quota // made to a server; of http, for each host on a connection
 	Requests    *Quota // of http
 }
+
+// Budgets are those of the rules that allow one thing, by layer; nil bounds
+// nothing.
+type Budgets [allLayers]*Budget
 
 // Quota is an amount, and the time in which no more than that is let through.
 // The zero Quota lets nothing through (I6).

@@ -60,7 +60,7 @@ network:
 		"dns a.test 0":            false,
 		"tls b.test 443":          false,
 	} {
-		if d := p.Decide(parseRequest(t, line)); (d.Budget != nil) != want {
+		if d := p.Decide(parseRequest(t, line)); (d.Budgets != Budgets{}) != want {
 			t.Errorf("%s: %+v", line, d)
 		}
 	}

@@ -12,6 +12,7 @@ func (p *parser) compile() *Policy {
 	policy := &Policy{
 		name: p.name, rules: p.rules, presets: p.presets, index: newIndex(p.rules),
 		addrs: make(map[netip.AddrPort]pinned), ports: make(map[uint16]bool), budgets: make(map[string]*Budget),
+		layer: p.layer, workspace: p.workspace, files: p.files, limits: p.limits, silent: p.layer == Project && !p.saysNetwork, saysFiles: p.saysFiles,
 	}
 	for i := range policy.index.slots {
 		p.checkTies(policy.index.slots[i].first)

@@ -18,6 +18,10 @@ type Explanation struct {
 	Rules    []Considered // that speak of the host, those that count more first
 	Add      []string     // rules that would have to be added to allow it
 	Remove   []string     // rules that no other can overrule, by place
+
+	// Layers are what each layer that says something about the network does, if
+	// there are several; then the last three are theirs.
+	Layers []Explanation
 }
 
 // Outcome is the decision about some protocols on a port. Where the name
@@ -39,34 +43,47 @@ type Considered struct {
 // a bare address, on the port or, if port is 0, on every port that rules for the
 // host mention; if they mention none, on that of TLS.
 func (p *Policy) Explain(name Name, addr netip.Addr, port uint16) Explanation {
-	e := Explanation{Policy: p.Name(), Host: name.String()}
-	var rules []*Rule
-	if name.IsZero() {
-		addr = addr.Unmap()
-		e.Host = addr.String()
-		rules = p.pinning(addr)
-	} else {
-		rules = p.about(name)
-		d := p.Decide(Request{Protocol: DNS, Name: name})
-		e.Lookup, addr = &d, netip.Addr{}
+	addr = addr.Unmap()
+	if !name.IsZero() {
+		addr = netip.Addr{}
 	}
 	ports := []uint16{port}
 	if port == 0 {
 		ports = nil
-		for _, r := range rules {
-			ports = append(ports, r.Ports...)
+		for _, l := range p.Layers() {
+			for _, r := range l.about(name, addr) {
+				ports = append(ports, r.Ports...)
+			}
 		}
 		if ports == nil {
 			ports = defaultPorts[TLS]
 		}
 		ports = slices.Compact(slices.Sorted(slices.Values(ports)))
 	}
-	decided := make(map[string][]uint16) // by the text of the rule
+	if p == nil || p.layers == nil {
+		return p.explain(name, addr, ports)
+	}
+	e, _ := p.outcomes(name, addr, ports)
+	for _, l := range p.deciders {
+		e.Layers = append(e.Layers, l.explain(name, addr, ports))
+	}
+	return e
+}
+
+// outcomes begins an explanation with what is decided, and says by what rule which
+// ports are, by its text.
+func (p *Policy) outcomes(name Name, addr netip.Addr, ports []uint16) (e Explanation, decided map[string][]uint16) {
+	e = Explanation{Policy: p.Name(), Host: name.String()}
+	if name.IsZero() {
+		e.Host = addr.String()
+	} else {
+		d := p.Decide(Request{Protocol: DNS, Name: name})
+		e.Lookup = &d
+	}
+	decided = make(map[string][]uint16)
 	for _, port := range ports {
-		allowed := false
 		for _, protocol := range []Protocol{TLS, HTTP, SSH, TCP} {
 			d := p.Decide(Request{Protocol: protocol, Name: name, Port: port, Addr: addr})
-			allowed = allowed || d.Verdict == Allow
 			if !slices.Contains(decided[d.Rule], port) {
 				decided[d.Rule] = append(decided[d.Rule], port)
 			}
@@ -78,7 +95,16 @@ func (p *Policy) Explain(name Name, addr netip.Addr, port uint16) Explanation {
 			}
 			e.Outcomes = append(e.Outcomes, Outcome{port, []Protocol{protocol}, d})
 		}
-		if !allowed {
+	}
+	return e, decided
+}
+
+// explain is Explain of one layer.
+func (p *Policy) explain(name Name, addr netip.Addr, ports []uint16) Explanation {
+	e, decided := p.outcomes(name, addr, ports)
+	rules := p.about(name, addr)
+	for _, port := range ports {
+		if !slices.ContainsFunc(e.Outcomes, func(o Outcome) bool { return o.Port == port && o.Decision.Verdict == Allow }) {
 			e.advise(p, rules, name, addr, port)
 		}
 	}
@@ -93,8 +119,12 @@ func (p *Policy) Explain(name Name, addr netip.Addr, port uint16) Explanation {
 }
 
 // about returns the rules that match a name on any port: the denies, then the
-// allows, the most specific first.
-func (p *Policy) about(name Name) []*Rule {
+// allows, the most specific first. If name is zero it returns those that pin the
+// address.
+func (p *Policy) about(name Name, addr netip.Addr) []*Rule {
+	if name.IsZero() {
+		return p.pinning(addr)
+	}
 	var denies, allows []*Rule
 	if p == nil || len(p.rules) == 0 {
 		return nil
@@ -225,6 +255,12 @@ func (e Explanation) String() string {
 		outcome(fmt.Sprintf("port %d", o.Port), strings.Join(protocols, ", "), o.Decision)
 	}
 	_ = w.Flush() // into memory
+	for _, l := range e.Layers {
+		fmt.Fprintf(&b, "\nlayer: %s", l)
+	}
+	if e.Layers != nil {
+		return b.String()
+	}
 	if len(e.Rules) == 0 {
 		b.WriteString("\nno rule speaks of it\n")
 	} else {

@@ -45,9 +45,16 @@ var reasonsProtocol = func() (reasons [len(protocolNames)]string) {
 // port; the request's port and address play no part. Of several rules that
 // could, the most specific is named, and of those the first of the file. A name
 // that was made with a search suffix is denied there, see decideQuery.
+//
+// A policy of several layers allows what each of them allows.
 func (p *Policy) Decide(r Request) Decision {
 	switch {
-	case p == nil || len(p.rules) == 0:
+	case p == nil:
+		return Decision{Reason: reasonNoPolicy}
+	case len(p.rules) == 0: // those of several layers are the layers'
+		if p.layers != nil {
+			return p.decideLayers(r)
+		}
 		return Decision{Reason: reasonNoPolicy}
 	case r.Name.IsZero() && !r.Addr.IsValid():
 		return Decision{Reason: reasonNothing}
@@ -65,7 +72,7 @@ func (p *Policy) Decide(r Request) Decision {
 	case allow == nil:
 		return Decision{Reason: reasonNoRule}
 	}
-	d := allowedBy(allow, r.Protocol)
+	d := p.allowedBy(allow, r.Protocol)
 	if d.Verdict != Allow || !r.Addr.IsValid() {
 		return d
 	}
@@ -84,13 +91,14 @@ func (p *Policy) Decide(r Request) Decision {
 }
 
 // allowedBy is the decision of an allow rule that matches all but the protocol.
-func allowedBy(rule *Rule, protocol Protocol) Decision {
+func (p *Policy) allowedBy(rule *Rule, protocol Protocol) Decision {
 	d := Decision{Rule: rule.text, Expects: rule.Protocol}
 	if protocol != rule.Protocol {
 		d.Reason = reasonsProtocol[rule.Protocol]
 		return d
 	}
-	d.Verdict, d.Reason, d.Addresses, d.Budget, d.ECH = Allow, reasonAllowed, rule.Addresses, rule.Budget, rule.ECH
+	d.Verdict, d.Reason, d.Addresses, d.Pinned, d.ECH = Allow, reasonAllowed, rule.Addresses, len(rule.Addresses) > 0, rule.ECH
+	d.Budgets[p.layer] = rule.Budget
 	return d
 }
 
@@ -104,7 +112,7 @@ func (p *Policy) decideAddress(r Request) Decision {
 	case at.disputed: // a name may be sent along, and decides then
 		return Decision{Reason: reasonDisputed, Expects: rule.Protocol}
 	}
-	d := allowedBy(rule, r.Protocol)
+	d := p.allowedBy(rule, r.Protocol)
 	if d.Verdict == Allow {
 		i := slices.Index(rule.Addresses, addr)
 		d.Addresses = rule.Addresses[i : i+1 : i+1]

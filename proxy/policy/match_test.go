@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -178,6 +179,8 @@ func FuzzParse(f *testing.F) {
 		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n    ports: [80]\n  - allow: b.test\n    ports: [80, 443]\n    protocol: http\n  - deny: c.test\n    ports: [53]\n  - allow: d.test\n    protocol: tcp\n  - allow: e.test\n    ports: [53]\n  - deny: f.test\n",
 		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - allow: b.test\n    protocol: tcp\n    ports: [1]\n    ports: [2]\n  - {allow: c.test}\n    ports: [3]\n  - allow: d.test\n     ports: [4]\n  - allow: e.test\n    shared: true\n  - deny: f.test\n",
 		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - allow: 1.e1\n  - allow: \"*.com\"\n  - allow: \"1\"\n  - allow: a.test\n  - deny: 1.ee",
+		"version: 1\nworkspace: {read_only: [.git, /a/*.?], hidden: [\".env\"], writable: [.vscode]}\nfiles: [{path: /opt/a, access: read}]\nlimits: {memory: 4GiB, pids: 1024, cpus: 0.5}\n",
+		"version: 1\nnetwork:\n  rules:\n  - allow: a.test\n  - allow: b.test\n  - allow: c.test\nworkspace:\n  hidden:\n  - allow: d.test\n  - allow: e.test\nfiles: []\n",
 		"a: &x [*x]\n", "version: !!int 1\n", "{", "- 1\n", "version: 1\n---\nversion: 1\n", "network: {rules: [{allow: *x}]}",
 	} {
 		f.Add([]byte(s))
@@ -188,7 +191,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("policy %v and error %v", p, err)
 		}
 		// Taking lines out must not show.
-		slow := &parser{name: "fuzz"}
+		slow := &parser{name: "fuzz", layer: User}
 		slow.read(data)
 		whole := slow.compile()
 		if slowErr := slow.err(); fmt.Sprint(err) != fmt.Sprint(slowErr) {
@@ -203,8 +206,13 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("parse again:\n%s\n%v", p, err)
 		}
-		if p.String() != again.String() {
-			t.Fatalf("%s\nbecomes\n%s", p, again)
+		if p.String() != again.String() || p.String() != whole.String() {
+			t.Fatalf("%s\nbecomes\n%s\nand read line by line\n%s", p, again, whole)
+		}
+		for _, s := range slices.Concat(p.workspace.ReadOnly, p.workspace.Hidden, p.workspace.Writable) {
+			if _, err := path.Match(strings.TrimPrefix(s, "/"), ""); err != nil || path.Clean("/"+s) != "/"+strings.TrimPrefix(s, "/") {
+				t.Fatalf("pattern %q: %v", s, err)
+			}
 		}
 	})
 }

@@ -25,24 +25,31 @@ const (
 	maxErrors = 100 // shown; the rest are counted
 )
 
-// Parse reads a policy. name is what error texts call it, a path or a policy's
-// name. Unknown keys, repeated keys, wrong types, rules that contradict each
+// Parse reads a policy that is the only one, of somebody who may grant. name is
+// what error texts call it, a path or a policy's name. Unknown keys, repeated keys, wrong types, rules that contradict each
 // other and rules that decide nothing are errors; all of them are reported at
 // once, by position, each on a line as "name:line:column: key: message". Keys
 // of later versions are refused by name.
 func Parse(name string, data []byte) (*Policy, error) {
+	return Source{Layer: User, Name: name, Text: data}.Parse()
+}
+
+// Parse reads one layer, as the function does.
+func (s Source) Parse() (*Policy, error) {
+	data := s.Text
 	if len(data) > maxFile {
-		p := &parser{name: name}
+		p := s.parser()
 		p.fail(start, "", "larger than %d bytes", maxFile)
 		return nil, p.err()
 	}
 	short, runs, left := elide(data)
-	p := &parser{name: name, runs: runs}
+	p := s.parser()
+	p.runs = runs
 	if left <= maxYAML {
 		p.read(short)
 	}
 	if len(p.runs) > 0 { // the lines mean something else where they stand
-		p, left = &parser{name: name}, len(data)
+		p, left = s.parser(), len(data)
 		if left <= maxYAML {
 			p.read(data)
 		}
@@ -57,13 +64,22 @@ func Parse(name string, data []byte) (*Policy, error) {
 	return policy, nil
 }
 
-// parser collects rules and mistakes.
+func (s Source) parser() *parser { return &parser{name: s.Name, layer: s.Layer} }
+
+// parser collects what a policy says, and mistakes.
 type parser struct {
 	name     string
+	layer    Layer
 	runs     []run // lines that data lacks, not yet put back
 	rules    []*Rule
 	presets  []*Preset
 	problems []problem
+
+	workspace Workspace
+	files     []File
+	limits    Limits
+	// Whether there is such a section, however empty.
+	saysNetwork, saysFiles bool
 }
 
 // position is a place in the file; both count from 1.
@@ -120,13 +136,30 @@ func (p *parser) fail(where position, key, format string, args ...any) {
 	if key != "" {
 		text = key + ": " + text
 	}
-	p.problems = append(p.problems, problem{where, text})
+	p.problems = append(p.problems, problem{where, printable(text)})
+}
+
+// printable escapes what a terminal would act on: an agent may have written the
+// file.
+func printable(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
 }
 
 // later are the keys that the language has but this version does not enforce.
 // Ignoring one would mean less protection than the file promises.
 var later = map[string][]string{
-	"":        {"workspace", "files", "limits"},
 	"network": {"ask_timeout"},
 }
 
@@ -184,7 +217,13 @@ func (p *parser) document(root *yaml.Node) {
 				p.fail(at(v), key, "%d is not supported by this version, which knows 1", n)
 			}
 		},
-		"network": p.network,
+		"network": func(key string, v *yaml.Node) {
+			p.saysNetwork = true
+			p.network(key, v)
+		},
+		"workspace": p.workspaceSection,
+		"files":     p.filesSection,
+		"limits":    p.limitsSection,
 	})
 	if ok && !version {
 		p.fail(at(root), "version", "missing: write version: 1")
@@ -273,7 +312,9 @@ func (p *parser) rule(path string, n *yaml.Node) {
 	if len(p.problems) == mistakes {
 		r.text = r.describe()
 		if r.Budget != nil {
-			r.Budget.Key = r.summary()
+			if r.Budget.Key = r.summary(); p.layer != User {
+				r.Budget.Key = p.layer.String() + " policy: " + r.Budget.Key
+			}
 		}
 		p.rules = append(p.rules, r)
 	}

@@ -24,6 +24,14 @@
 // takes precedence of. The rules of presets ([Presets]) are not held to this:
 // the file's own rule wins a tie with them, and may deny what they allow.
 //
+// # Layers
+//
+// A sandbox may have the policies of an administrator, of who starts it, and of the
+// project that it works on ([ParseLayers]). What all of them allow is allowed: the
+// [Policy] that they make asks one after the other, so that there is one decision
+// still. What they say beside the network is put together when they are parsed,
+// and carried out by others.
+//
 // # Limits
 //
 // A budget says how much a rule lets through; the proxy counts. A policy speaks
@@ -99,8 +107,9 @@ type Decision struct {
 	Reason  string // for the agent and the record; never empty from Decide
 	Rule    string // text and line of the rule that decided; empty if none did
 
-	// Addresses are pinned by the rule: dial one of these and resolve nothing.
-	// The caller must not change them.
+	// Addresses are pinned by the rule: dial one of these and resolve nothing. In
+	// a policy of several layers another one may deny some. The caller must not
+	// change them.
 	Addresses []netip.Addr
 
 	// ECH is set if the rule accepts a TLS hello that carries an encrypted one.
@@ -111,10 +120,13 @@ type Decision struct {
 	// another one, or Unknown: so it tells what to look for on the wire.
 	Expects Protocol
 
-	// Budget bounds what the rule that allows it lets through; nil if nothing does.
-	// The policy itself does not count. Of a denial it is the one whose
-	// amounts were used up, and nil if the denial has another reason.
-	Budget *Budget
+	// Pinned is set if the rule names addresses, in every layer of the policy.
+	Pinned bool
+
+	// Budgets bound what the rules that allow it let through.
+	// The policy itself does not count. Of a denial they are those of which one is
+	// used up, and none if the denial has another reason.
+	Budgets Budgets
 }
 
 // Rule is one line of a policy.
@@ -228,12 +240,25 @@ type Policy struct {
 	addrs   map[netip.AddrPort]pinned // for connections to the bare address
 	budgets map[string]*Budget        // by their keys
 	ports   map[uint16]bool           // of all allow rules
+
+	workspace Workspace
+	files     []File
+	limits    Limits
+
+	layers   []*Policy         // of a policy that has several, the highest first; the fields above are then of none
+	deciders []*Policy         // those that say something about the network
+	reasons  map[string]string // of a layer among others: its constant reasons
+
+	layer     Layer
+	silent    bool // about the network, on which it is a project's right to have no opinion
+	saysFiles bool // however few
 }
 
 // Default returns a policy that denies everything.
-func Default() *Policy { return &Policy{name: "default"} }
+func Default() *Policy { return &Policy{name: "default", layer: User} }
 
-// Name is the name given to [Parse]: a file path or a policy's name.
+// Name is the name given to [Parse]: a file path or a policy's name; of several
+// layers all names.
 func (p *Policy) Name() string {
 	if p == nil {
 		return ""
@@ -254,28 +279,42 @@ func (p *Policy) Budgets() map[string]*Budget {
 	return p.budgets
 }
 
-// Rules returns the rules in the order of the file, and after them those of the
-// presets that it names.
+// Rules returns the rules of each layer in the order of its file, and after them
+// those of the presets that it names.
 func (p *Policy) Rules() []Rule {
 	if p == nil {
 		return nil
 	}
-	rules := make([]Rule, len(p.rules))
-	for i, r := range p.rules {
-		rules[i] = *r
+	var rules []Rule
+	for _, l := range p.Layers() {
+		for _, r := range l.rules {
+			rules = append(rules, *r)
+		}
 	}
 	return rules
 }
 
 // String is the policy in its own syntax with every default written out, the
 // rules of presets as comments. Parsed again it gives the same policy, but for
-// the positions.
+// the positions. Of several layers each has its text below a comment.
 func (p *Policy) String() string {
 	var b strings.Builder
-	b.WriteString("version: 1\nnetwork:\n  unknown: deny\n")
 	if p == nil {
 		p = &Policy{}
 	}
+	if p.layers != nil {
+		return p.layersText()
+	}
+	b.WriteString("version: 1\n")
+	if !p.silent {
+		p.appendNetwork(&b)
+	}
+	b.WriteString(p.Sections())
+	return b.String()
+}
+
+func (p *Policy) appendNetwork(b *strings.Builder) {
+	b.WriteString("network:\n  unknown: deny\n")
 	own := p.rules
 	if i := slices.IndexFunc(own, func(r *Rule) bool { return r.Preset != "" }); i >= 0 {
 		own = own[:i]
@@ -285,18 +324,17 @@ func (p *Policy) String() string {
 		for i, set := range p.presets {
 			names[i] = set.Name
 		}
-		fmt.Fprintf(&b, "  presets: [%s]\n", strings.Join(names, ", "))
+		fmt.Fprintf(b, "  presets: [%s]\n", strings.Join(names, ", "))
 		for _, r := range p.rules[len(own):] {
-			fmt.Fprintf(&b, "    # %s: %s\n", r.Preset, r)
+			fmt.Fprintf(b, "    # %s: %s\n", r.Preset, r)
 		}
 	}
 	if len(own) == 0 {
 		b.WriteString("  rules: []\n")
-		return b.String()
+		return
 	}
 	b.WriteString("  rules:\n")
 	for _, r := range own {
-		fmt.Fprintf(&b, "    - %s\n", r)
+		fmt.Fprintf(b, "    - %s\n", r)
 	}
-	return b.String()
 }

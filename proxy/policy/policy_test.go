@@ -74,27 +74,38 @@ func TestDecide(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out strings.Builder
-		for line := range strings.Lines(get(t, a, "requests")) {
-			line = strings.TrimSpace(line)
-			d := p.Decide(parseRequest(t, line))
-			fmt.Fprintf(&out, "%-42s %-5s %s", line, d.Verdict, d.Reason)
-			if d.Rule != "" {
-				fmt.Fprintf(&out, "; %s", d.Rule)
-			}
-			if d.Expects != Unknown {
-				fmt.Fprintf(&out, "; expects %s", d.Expects)
-			}
-			if d.ECH {
-				out.WriteString("; with ECH")
-			}
-			if len(d.Addresses) > 0 {
-				fmt.Fprintf(&out, "; dials %v", d.Addresses)
-			}
-			out.WriteByte('\n')
-		}
-		return out.String()
+		return decisions(t, p, get(t, a, "requests"))
 	})
+}
+
+// decisions says what is decided about each line of requests.
+func decisions(t *testing.T, p *Policy, requests string) string {
+	t.Helper()
+	var out strings.Builder
+	for line := range strings.Lines(requests) {
+		line = strings.TrimSpace(line)
+		d := p.Decide(parseRequest(t, line))
+		fmt.Fprintf(&out, "%-42s %-5s %s", line, d.Verdict, d.Reason)
+		if d.Rule != "" {
+			fmt.Fprintf(&out, "; %s", d.Rule)
+		}
+		if d.Expects != Unknown {
+			fmt.Fprintf(&out, "; expects %s", d.Expects)
+		}
+		if d.ECH {
+			out.WriteString("; with ECH")
+		}
+		if len(d.Addresses) > 0 {
+			fmt.Fprintf(&out, "; dials %v", d.Addresses)
+		}
+		for layer, budget := range d.Budgets {
+			if budget != nil {
+				fmt.Fprintf(&out, "; %s budget %s", Layer(layer), budget)
+			}
+		}
+		out.WriteByte('\n')
+	}
+	return out.String()
 }
 
 func parseRequest(t *testing.T, line string) Request {
@@ -127,10 +138,15 @@ func parseRequest(t *testing.T, line string) Request {
 	return r
 }
 
-// TestErrors asserts every message for a broken policy.
+// TestErrors asserts every message for a broken policy, which is a project's if
+// the file is called project.yaml.
 func TestErrors(t *testing.T) {
 	golden(t, "errors", "errors", func(t *testing.T, a *txtar.Archive) string {
-		p, err := Parse("policy.yaml", []byte(get(t, a, "policy.yaml")))
+		source := Source{User, a.Files[0].Name, a.Files[0].Data}
+		if source.Name == "project.yaml" {
+			source.Layer = Project
+		}
+		p, err := source.Parse()
 		if err == nil {
 			t.Errorf("policy is accepted:\n%s", p)
 			return "\n"
@@ -174,6 +190,9 @@ network:
     - {allow: "null", protocol: http, budget: {up: 1536KiB/24h, down: 1GiB, connections: 100/60s, requests: 3/1s}}
     - {deny: "*.evil.test", ports: [22]}
     - deny: "*.ru"
+workspace: {read_only: [.github/workflows, "/b\u00fc*?"], hidden: [".env\a"], writable: [.vscode]}
+files: [{path: /opt/toolchain, access: read}, {path: "/srv/\"x\"", access: read}]
+limits: {memory: 1536MiB, pids: 1024, cpus: 0.5}
 `
 	p, err := Parse("a", []byte(text))
 	if err != nil {
@@ -191,6 +210,17 @@ network:
 	}
 	if want := `{allow: "browser.test", ports: [443], protocol: tls, ech: true}`; !strings.Contains(p.String(), want) {
 		t.Errorf("%s\nlacks %s", p, want)
+	}
+	if want := `workspace:
+  read_only: [".github/workflows", "/bü*?"]
+  hidden: [".env\a"]
+  writable: [".vscode"]
+files:
+  - {path: "/opt/toolchain", access: read}
+  - {path: "/srv/\"x\"", access: read}
+limits: {memory: 1536MiB, pids: 1024, cpus: 0.5}
+`; !strings.HasSuffix(p.String(), want) {
+		t.Errorf("%s\ndoes not end in %s", p, want)
 	}
 	if got := (*Policy)(nil).String(); !strings.Contains(got, "rules: []") {
 		t.Errorf("nil policy prints as %q", got)
@@ -284,6 +314,8 @@ func TestBounds(t *testing.T) {
 		{strings.Repeat("#", maxFile+1), "p:1:1: larger than 67108864 bytes"},
 		{head + strings.Repeat("    - deny: a.ab\n", maxRules+1), "p:4:5: network.rules: more than 1048576 entries"},
 		{head + strings.Repeat("    - {deny: 1}\n", maxErrors+2), `p:103:14: network.rules.deny: must be a string, not "1"` + "\np: and 2 more"},
+		{"version: 1\nworkspace: {hidden: [" + strings.Repeat("a, ", maxPatterns) + "b]}", "p:2:21: workspace.hidden: more than 1024 entries"},
+		{"version: 1\nworkspace: {hidden: [" + strings.Repeat("a", maxPattern+1) + "]}", `p:2:22: workspace.hidden: "` + strings.Repeat("a", 100) + `"... has more than 4096 bytes`},
 		{head + "    - {deny: a.test, ports: [" + strings.Repeat("1,", maxPorts) + "1]}", "p:4:29: network.rules.ports: more than 64 entries"},
 	} {
 		_, err := Parse("p", []byte(test.text))

@@ -328,6 +328,9 @@ func (p Policy) parse() ([]byte, PolicyState, error) {
 	if err != nil {
 		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", p.Name, err)
 	}
+	if pol.Sections() != "" {
+		return nil, PolicyState{}, fmt.Errorf("policy %q: workspace, files and limits are not supported by this version", p.Name)
+	}
 	return p.Text, PolicyState{Name: p.Name, Path: p.Path, Text: pol.String()}, nil
 }
 
