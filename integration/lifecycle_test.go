@@ -65,7 +65,7 @@ func TestAPolicyIsReloaded(t *testing.T) {
 		name := Policy(t, onlyGood)
 		box := Contained(t, d, name)
 		id := sandboxID(d, box)
-		file := inspect(t, d, box).Policy.Path
+		file := inspect(t, d, box).Policy.Layers[0].Path
 		reaches := func() bool { return box.Probe(t, "https", "good.test:443", "good.test").OK }
 		install := func(text string) {
 			t.Helper()

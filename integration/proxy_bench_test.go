@@ -27,6 +27,7 @@ import (
 	"cofferdam.dev/cofferdam/integration/lab"
 	"cofferdam.dev/cofferdam/netns"
 	"cofferdam.dev/cofferdam/netns/netnstest"
+	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/process"
 	"cofferdam.dev/cofferdam/proxy/record"
 )
@@ -372,8 +373,10 @@ func startCofferdam(b *testing.B) (box *os.File, pid int) {
 	updates, policies, err := process.Stream()
 	must(err)
 	b.Cleanup(func() { policies.Close() })
+	layers, err := policy.MarshalLayers([]policy.Source{{Layer: policy.User, Name: "bench", Text: []byte(benchPolicy)}})
+	must(err)
 	cmd, ready, err := process.Command(filepath.Join(a.Paths[needShim], "cofferdam-proxy"),
-		process.Config{Sandbox: id, Policy: "bench", PolicyYAML: []byte(benchPolicy)},
+		process.Config{Sandbox: id, Policy: "bench", Layers: layers},
 		process.Files{TCP: listeners.TCP, DNS: listeners.DNS, Log: end, Names: names, Updates: updates}, 1_900_000_000)
 	must(err)
 	cmd.Stderr = os.Stderr

@@ -60,18 +60,18 @@ func run(cfg process.Config, files process.Files, ready *os.File) error {
 	if err != nil {
 		return err
 	}
-	go receive(updates, cfg.Policy, server, stop) // ends with the process
+	go receive(updates, server, stop) // ends with the process
 	return server.Serve(ctx)
 }
 
 // receive puts into force what the parent sends. Without the stream, or with something else on it, this proxy would go on
 // with a policy that nobody can change any more: it ends, and the parent starts another one.
-func receive(updates net.Conn, name string, server *proxy.Server, stop func()) {
+func receive(updates net.Conn, server *proxy.Server, stop func()) {
 	defer stop()
 	err := process.ReceiveUpdates(updates, func(u process.Update, text []byte) error {
 		switch u {
 		case process.NewPolicy:
-			p, err := parse(name, text)
+			p, err := parse(text)
 			if err != nil {
 				return err
 			}
@@ -88,18 +88,19 @@ func receive(updates net.Conn, name string, server *proxy.Server, stop func()) {
 	}
 }
 
-// parse reads a policy; no text is the one that denies everything.
-func parse(name string, text []byte) (*policy.Policy, error) {
+// parse reads the layers of a policy; none are the one that denies everything.
+func parse(text []byte) (*policy.Policy, error) {
 	debug.SetMemoryLimit(process.MemoryLimit(len(text)))
-	if len(text) == 0 {
-		return policy.Default(), nil
+	layers, err := policy.UnmarshalLayers(text)
+	if err != nil {
+		return nil, err
 	}
-	return policy.Parse(name, text)
+	return policy.ParseLayers(layers)
 }
 
 // assemble makes a server of what was inherited, and the stream on which its policy may be replaced.
 func assemble(cfg process.Config, files process.Files) (server *proxy.Server, updates net.Conn, err error) {
-	allowed, err := parse(cfg.Policy, cfg.PolicyYAML)
+	allowed, err := parse(cfg.Layers)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -283,6 +283,12 @@ func checkConfig(p sandbox.Paths) []finding {
 
 func checkPolicies(p sandbox.Paths) []finding {
 	files, err := filepath.Glob(filepath.Join(p.Policies, "*.yaml"))
+	detail := fmt.Sprintf("%d in %s", len(files), p.Policies)
+	for _, own := range []string{p.AdminPolicy(), p.User} {
+		if _, err := os.Lstat(own); err == nil {
+			files, detail = append(files, own), detail+", "+own
+		}
+	}
 	if err != nil || len(files) == 0 {
 		return []finding{{level: warn, detail: fmt.Sprintf("none in %s: every sandbox is denied everything", p.Policies)}}
 	}
@@ -295,7 +301,7 @@ func checkPolicies(p sandbox.Paths) []finding {
 	if out != nil {
 		return out
 	}
-	return ok("%d in %s", len(files), p.Policies)
+	return ok("%s", detail)
 }
 
 func checkLeftovers(p sandbox.Paths) []finding {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
 	"cofferdam.dev/cofferdam/netns"
@@ -74,6 +75,15 @@ func printState(w io.Writer, p sandbox.Paths, st *sandbox.State) {
 	for _, t := range st.Sandbox.Tools {
 		field("tools", "%s (read)", t)
 	}
+	for _, part := range []struct {
+		what     string
+		patterns []string
+	}{{"read-only", st.Sandbox.Workspace.ReadOnly}, {"hidden", st.Sandbox.Workspace.Hidden}, {"writable", st.Sandbox.Workspace.Writable}} {
+		if len(part.patterns) > 0 {
+			field(part.what, "%q", part.patterns)
+		}
+	}
+	field("limits", "memory %s, pids %d, cpus %v", units.BytesSize(float64(st.Sandbox.Limits.MemoryBytes)), st.Sandbox.Limits.Pids, st.Sandbox.Limits.CPUs)
 	for _, w := range st.Weaker {
 		field("weaker", "%s", w)
 	}
@@ -96,8 +106,23 @@ func printState(w io.Writer, p sandbox.Paths, st *sandbox.State) {
 		fmt.Fprintf(w, "  %s\n", c)
 	}
 	fmt.Fprintf(w, "\npolicy %s:\n", policyName(st.Policy))
+	for _, l := range st.Policy.Layers {
+		fmt.Fprintf(w, "  # layer %s: %s\n", l.Layer, origin(l))
+	}
 	for line := range strings.Lines(st.Policy.Text) {
 		fmt.Fprintf(w, "  %s\n", strings.TrimRight(line, "\n"))
+	}
+}
+
+// origin says where a layer of a policy comes from, and whether it changes with its file.
+func origin(l sandbox.LayerState) string {
+	switch {
+	case l.Path == "":
+		return l.Name
+	case l.Followed:
+		return fmt.Sprintf("%q, followed", l.Path)
+	default:
+		return fmt.Sprintf("%q, as it was at the start: the agent can write to it", l.Path)
 	}
 }
 

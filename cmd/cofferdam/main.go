@@ -58,6 +58,8 @@ func start(ctx context.Context) int {
 		if p, err = userPaths(); err != nil {
 			return conclude(os.Stderr, err)
 		}
+	} else if home, err := os.UserHomeDir(); err == nil { // root has a policy of its own too
+		p.User = sandbox.UserPolicy(configHome(home))
 	}
 	return run(ctx, os.Args[1:], os.Stdout, os.Stderr, p)
 }

@@ -23,8 +23,9 @@ func policyCommand(p sandbox.Paths) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "policy",
 		Short: "Check policies, explain what they decide, list presets and protected files",
-		Long: `A policy says which names a sandbox may reach. Policies are files in ` + p.Policies + `; a container
-names one with the annotation cofferdam.dev/policy.
+		Long: `A policy says which names a sandbox may reach, and what of the host it gets. Policies are files in ` + p.Policies + `;
+a container names one with the annotation cofferdam.dev/policy. ` + p.AdminPolicy() + `, if it is there, bounds all
+of them; cofferdam run has further layers, see its help.
 
   version: 1
   network:
@@ -35,13 +36,16 @@ names one with the annotation cofferdam.dev/policy.
       - deny: tracker.example.net      # deny beats allow, then the most specific counts
       - {allow: git.example.org, protocol: ssh, ports: [22]}                        # tls, http, ssh or tcp
       - {allow: db.example.org, protocol: tcp, ports: [5432], addresses: [10.1.2.3]}   # not resolved, may be private
+  files:
+    - {path: /opt/toolchain, access: read}
+  limits: {memory: 4GiB, pids: 1024, cpus: 2}
 
 Rules that tie are an error, and so is one that decides nothing, since a wider deny covers all of it. The file's own
 rules win a tie with those of a preset, and may deny what a preset allows.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	c.AddCommand(policyCheckCommand(), policyExplainCommand(p), policyPresetsCommand(), policyProtectedCommand())
+	c.AddCommand(policyCheckCommand(), policyExplainCommand(p), policyShowCommand(p), policyPresetsCommand(), policyProtectedCommand())
 	return c
 }
 
@@ -50,13 +54,14 @@ func policyCheckCommand() *cobra.Command {
 		Use:   "check FILE...",
 		Short: "Say whether policy files are valid, and if not, everything that is wrong with them",
 		Long: `Reads policy files as a sandbox would, and prints each mistake as FILE:LINE:COLUMN: KEY: MESSAGE. A file that
-somebody else could have written is one too. Exit status 1 if a policy is bad, 125 if a file cannot be read.`,
+somebody else could have written is one too. A file of the name ` + sandbox.ProjectFile + ` is a project's, which anybody may write and
+which may say less. Exit status 1 if a policy is bad, 125 if a file cannot be read.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			var unread []error
 			var found error
 			for _, file := range files {
-				pol, err := policy.Load(file)
+				pol, err := loadFile(file)
 				switch {
 				case err == nil:
 					fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", file, count(len(pol.Rules()), "rule"))
@@ -82,18 +87,76 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %s", n, what)
 }
 
+// loadFile loads a policy file, a project's by its name.
+func loadFile(file string) (*policy.Policy, error) {
+	if filepath.Base(file) != sandbox.ProjectFile {
+		return policy.Load(file)
+	}
+	text, err := policy.ReadProject(file)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Source{Layer: policy.Project, Name: file, Text: text}.Parse()
+}
+
+// chosen is the policy that a person asks about.
+type chosen struct{ name, workspace string }
+
+func (c *chosen) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.name, "policy", "", "a policy's `NAME`, or a file: what has a slash or ends in .yaml")
+	cmd.Flags().StringVarP(&c.workspace, "workspace", "w", "", "all layers, as cofferdam run takes them in this `folder`; --policy takes the place of the caller's own")
+}
+
+// load reads all layers that hold in a workspace; without one the policy of a container, which the administrator's bounds.
+func (c *chosen) load(p sandbox.Paths) (*policy.Policy, error) {
+	if c.workspace != "" {
+		workspace, err := realPath(c.workspace, "")
+		if err != nil {
+			return nil, err
+		}
+		layers, err := runFlags{policy: c.name}.layers(p, workspace)
+		if err != nil {
+			return nil, err
+		}
+		return policy.ParseLayers(layers.Sources())
+	}
+	layers, err := sandbox.FileLayer(policy.Admin, p.AdminPolicy())
+	if err != nil {
+		return nil, err
+	}
+	own := policy.Source{Layer: policy.User, Name: c.name}
+	switch {
+	case c.name == "" && layers == nil:
+		return policy.Default(), nil
+	case c.name == "":
+		own.Name, own.Text = "none", []byte(policy.Default().String())
+		return policy.ParseLayers(append(layers.Sources(), own))
+	case !strings.Contains(c.name, "/") && !strings.HasSuffix(c.name, ".yaml"):
+		if err := spec.CheckPolicyName(c.name); err != nil {
+			return nil, err
+		}
+		own.Name = filepath.Join(p.Policies, c.name+".yaml")
+	}
+	if own.Text, err = policy.Read(own.Name); err != nil {
+		return nil, err
+	}
+	return policy.ParseLayers(append(layers.Sources(), own))
+}
+
 func policyExplainCommand(p sandbox.Paths) *cobra.Command {
-	name := ""
+	var which chosen
 	c := &cobra.Command{
-		Use:   "explain [--policy NAME|FILE] HOST[:PORT]",
+		Use:   "explain [-w DIR] [--policy NAME|FILE] HOST[:PORT]",
 		Short: "Show what a policy decides about a host, by which rule, and what would allow it",
 		Long: `Shows the decision for each protocol, on PORT or else on each port that a rule for the host names; which rules speak of
-the host, and what became of each; and what would have to change to allow it. HOST is a name or an address.
+the host, and what became of each; and what would have to change to allow it. HOST is a name or an address. Of a policy
+with several layers it shows what they decide together, and then the same of each.
 
-Without --policy it explains the policy of containers that name none, which denies everything. Nothing is resolved: a
+Without --policy and -w it explains the policy of containers that name none, which denies everything. Nothing is resolved: a
 name that is allowed is still refused where it leads to loopback, private, link-local or metadata addresses, unless
 its rule names the address.`,
 		Example: `  cofferdam policy explain --policy web api.example.org
+  cofferdam policy explain -w . api.example.org
   cofferdam policy explain --policy ./web.yaml git.example.org:22`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,7 +164,7 @@ its rule names the address.`,
 			if err != nil {
 				return err
 			}
-			pol, err := loadNamed(p, name)
+			pol, err := which.load(p)
 			if err != nil {
 				return err
 			}
@@ -109,22 +172,30 @@ its rule names the address.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&name, "policy", "", "a policy's `NAME`, or a file: what has a slash or ends in .yaml")
+	which.addFlags(c)
 	return c
 }
 
-// loadNamed loads the policy that a person named; none is the one of containers that name none.
-func loadNamed(p sandbox.Paths, name string) (*policy.Policy, error) {
-	switch {
-	case name == "":
-		return policy.Default(), nil
-	case strings.Contains(name, "/"), strings.HasSuffix(name, ".yaml"):
-		return policy.Load(name)
+func policyShowCommand(p sandbox.Paths) *cobra.Command {
+	var which chosen
+	c := &cobra.Command{
+		Use:   "show [-w DIR] [--policy NAME|FILE]",
+		Short: "Print a policy with every default written out, layer by layer",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pol, err := which.load(p)
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(cmd.OutOrStdout(), pol)
+			if len(pol.Layers()) > 1 {
+				fmt.Fprintf(cmd.OutOrStdout(), "\n# together, beside the network, of which each layer must allow everything:\n%s", pol.Sections())
+			}
+			return nil
+		},
 	}
-	if err := spec.CheckPolicyName(name); err != nil {
-		return nil, err
-	}
-	return policy.Load(filepath.Join(p.Policies, name+".yaml"))
+	which.addFlags(c)
+	return c
 }
 
 // parseTarget reads HOST[:PORT]; port 0 is none. Of an IPv6 address with a port the address is in brackets.

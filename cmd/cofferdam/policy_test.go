@@ -17,12 +17,15 @@ import (
 	"cofferdam.dev/cofferdam/shim/sandbox"
 )
 
-// TestMain makes the command "cofferdam" for scripts: as built, but with its policies in $POLICIES.
+// TestMain makes the command "cofferdam" for scripts: as built, but with its policies in $POLICIES, and the administrator's and the
+// caller's own in $CONFIG.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"cofferdam": func() {
 			p := sandbox.DefaultPaths()
 			p.Policies = os.Getenv("POLICIES")
+			p.Config = os.Getenv("CONFIG") + "/config.yaml"
+			p.User = os.Getenv("CONFIG") + "/user.yaml"
 			os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr, p))
 		},
 	})
@@ -34,6 +37,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("POLICIES", env.WorkDir+"/policies")
+			env.Setenv("CONFIG", env.WorkDir+"/config")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": exitStatus},

@@ -23,6 +23,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/shim/runner"
 	"cofferdam.dev/cofferdam/shim/runner/userns"
 	"cofferdam.dev/cofferdam/shim/sandbox"
@@ -46,6 +47,12 @@ func runCommand(p sandbox.Paths) *cobra.Command {
 		Long: `Runs COMMAND in a sandbox of its own: of the host's files it sees the workspace (the current folder, or -w), at its own
 place, and the host's programs, read-only; home and /tmp are private and gone afterwards. Of the network it reaches what the
 policy allows, through a filtering proxy; without a policy, nothing.
+
+The policy has up to three layers, and allows what each of them allows: the administrator's, ` + p.AdminPolicy() + `,
+which bounds flags too; the caller's, ` + userPolicyName(p) + `, or instead of that what --policy
+and --allow say; and the project's, ` + sandbox.ProjectFile + ` at the top of the workspace, which only narrows and grants nothing
+by itself. What a file does not say it does not allow, but for the project's, which may be silent about the network or
+files. cofferdam policy show prints the layers.
 
 The command is the caller's own user inside, and files that it writes in the workspace belong to the caller. It gets of the
 environment ` + strings.Join(runner.Passed(), ", ") + ` and what --env names.
@@ -82,6 +89,13 @@ a failure of cofferdam's own.`,
 			if f.strict && len(weaker) > 0 {
 				return fmt.Errorf("--strict: %s", strings.Join(weaker, "; "))
 			}
+			hint, err := unmet(r.Policy, p.User)
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(hint) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "cofferdam: hint: %s\n", strings.TrimSuffix(line, "\n"))
+			}
 			for _, w := range weaker {
 				fmt.Fprintf(cmd.ErrOrStderr(), "cofferdam: warning: %s\n", w)
 			}
@@ -99,8 +113,8 @@ a failure of cofferdam's own.`,
 	flags.SetInterspersed(false) // what follows COMMAND is its own
 	flags.StringVarP(&f.workspace, "workspace", "w", "", "the `folder` that the command may write to (default: the current one)")
 	flags.BoolVar(&f.readOnly, "read-only", false, "the workspace may only be read")
-	flags.StringVar(&f.policy, "policy", "", "a policy: a `file`, or the name of one in "+p.Policies)
-	flags.StringArrayVar(&f.allow, "allow", nil, "allow `HOST[:PORT]` too: port 443 is TLS (default), 80 HTTP, 22 SSH, others TCP")
+	flags.StringVar(&f.policy, "policy", "", "a policy, instead of the caller's own: a `file`, or the name of one in "+p.Policies)
+	flags.StringArrayVar(&f.allow, "allow", nil, "allow `HOST[:PORT]`, with --policy or instead of the caller's own policy: port 443 is TLS (default), 80 HTTP, 22 SSH, others TCP")
 	flags.StringArrayVar(&f.read, "read", nil, "a `path` of the host that the command may read, at its own place")
 	flags.StringVar(&f.rootfs, "rootfs", "", "a `folder` with a root file system to run in, which the command may write to")
 	flags.StringVar(&f.bundle, "bundle", "", "an OCI bundle's `folder`: what it says is run, its root, process and workspace, as a container would")
@@ -209,26 +223,35 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, er
 	if here, err := realPath("", "."); err == nil && strings.HasPrefix(here, workspace+"/") {
 		r.Cwd = here
 	}
-	if err := f.addReadable(&r); err != nil {
-		return r, err
+	for _, at := range f.read {
+		if err := addReadable(&r, at); err != nil {
+			return r, fmt.Errorf("--read: %w", err)
+		}
 	}
 	if f.rootfs != "" {
 		if r.Root, err = realPath(f.rootfs, ""); err != nil {
 			return r, fmt.Errorf("--rootfs: %w", err)
 		}
 	}
-	if r.Limits, err = f.limits(config.Limits); err != nil {
-		return r, err
-	}
 	if r.Env, err = environment(os.Environ(), f.env, r); err != nil {
 		return r, err
 	}
 	if f.bundle != "" {
-		if err := f.readBundle(&r); err != nil {
+		if workspace, err = f.readBundle(&r); err != nil {
 			return r, err
 		}
 	}
-	if r.Policy, err = f.findPolicy(p); err != nil {
+	if r.Policy, err = f.layers(p, workspace); err != nil {
+		return r, err
+	}
+	parsed, err := r.Policy.Parse()
+	if err != nil {
+		return r, err
+	}
+	if err := f.addFiles(&r, parsed); err != nil {
+		return r, err
+	}
+	if r.Limits, err = f.limits(config.Limits, parsed.Limits()); err != nil {
 		return r, err
 	}
 	if r.Proxy, err = sandbox.FindBinary(sandbox.ProxyBinary); err != nil {
@@ -244,37 +267,37 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, er
 }
 
 // readBundle takes from an OCI bundle what there is to run, and for whom. Of the host it sees the workspace that the bundle asks for, see
-// spec.Describe, and no other folder that was not named by a flag.
-func (f *runFlags) readBundle(r *runner.Request) error {
+// spec.Describe, whose folder it returns, and no other folder that was not named by a flag or a policy.
+func (f *runFlags) readBundle(r *runner.Request) (workspace string, err error) {
 	if f.workspace != "" || f.rootfs != "" {
-		return errors.New("--bundle: the bundle says where the workspace and the root file system are")
+		return "", errors.New("--bundle: the bundle says where the workspace and the root file system are")
 	}
 	dir, err := realPath(f.bundle, "")
 	if err != nil {
-		return fmt.Errorf("--bundle: %w", err)
+		return "", fmt.Errorf("--bundle: %w", err)
 	}
 	s, err := spec.ReadBundle(dir)
 	if err != nil {
-		return fmt.Errorf("--bundle: %w", err)
+		return "", fmt.Errorf("--bundle: %w", err)
 	}
 	sb, err := spec.Describe(s, runner.Namespace+":"+r.Name)
 	if err != nil {
-		return fmt.Errorf("--bundle: %w", err)
+		return "", fmt.Errorf("--bundle: %w", err)
 	}
 	if s.Root == nil || s.Linux == nil {
-		return errors.New("--bundle: root and linux are needed")
+		return "", errors.New("--bundle: root and linux are needed")
 	}
 	if !filepath.IsAbs(s.Root.Path) {
 		s.Root.Path = filepath.Join(dir, s.Root.Path)
 	}
 	if s.Root.Path, err = filepath.EvalSymlinks(s.Root.Path); err != nil {
-		return fmt.Errorf("--bundle: root.path: %w", err)
+		return "", fmt.Errorf("--bundle: root.path: %w", err)
 	}
 	if len(r.Args) == 0 {
 		r.Args = s.Process.Args
 	}
 	if len(r.Args) == 0 {
-		return errors.New("--bundle: process.args is empty")
+		return "", errors.New("--bundle: process.args is empty")
 	}
 	s.Process.Args = r.Args
 	for _, e := range f.env {
@@ -288,31 +311,37 @@ func (f *runFlags) readBundle(r *runner.Request) error {
 	}
 	r.Spec, r.UID, r.GID = s, s.Process.User.UID, s.Process.User.GID
 	r.Files = append(sb.Files, r.Files[1:]...) // the first one is the current folder
-	return nil
-}
-
-// addReadable sorts --read into tools, which are mounted with the others, and files.
-func (f runFlags) addReadable(r *runner.Request) error {
-	for _, at := range f.read {
-		if clean := filepath.Clean(at); spec.IsTool(clean) {
-			r.Optional = append(r.Optional, clean)
-			continue
-		}
-		path, err := filepath.Abs(at)
-		if err != nil {
-			return fmt.Errorf("--read: %w", err)
-		}
-		source, err := realPath(at, "")
-		if err != nil {
-			return fmt.Errorf("--read: %w", err)
-		}
-		r.Files = append(r.Files, spec.FileRule{Path: path, Source: source, Access: spec.Read})
+	if len(sb.Files) == 0 {
+		return "", nil
 	}
+	if workspace, err = filepath.EvalSymlinks(sb.Files[0].Source); err != nil {
+		return "", fmt.Errorf("--bundle: workspace: %w", err)
+	}
+	return workspace, nil
+}
+
+// addReadable adds a path of the host: a tool, which is mounted with the others, or files.
+func addReadable(r *runner.Request, at string) error {
+	if clean := filepath.Clean(at); spec.IsTool(clean) {
+		if !slices.Contains(r.Optional, clean) {
+			r.Optional = append(r.Optional, clean)
+		}
+		return nil
+	}
+	path, err := filepath.Abs(at)
+	if err != nil {
+		return err
+	}
+	source, err := realPath(at, "")
+	if err != nil {
+		return err
+	}
+	r.Files = append(r.Files, spec.FileRule{Path: path, Source: source, Access: spec.Read})
 	return nil
 }
 
-// limits are what the flags ask for, and no more than the administrator's configuration gives.
-func (f runFlags) limits(ceiling spec.Limits) (spec.Limits, error) {
+// limits are what the flags and the policy ask for, and no more than the administrator's configuration gives.
+func (f runFlags) limits(ceiling spec.Limits, policy policy.Limits) (spec.Limits, error) {
 	most := ceiling.OrDefault()
 	asked := spec.Limits{Pids: f.pids, CPUs: f.cpus}
 	if f.memory != "" {
@@ -323,6 +352,10 @@ func (f runFlags) limits(ceiling spec.Limits) (spec.Limits, error) {
 		asked.MemoryBytes = n
 	}
 	if err := asked.Validate(); err != nil {
+		return asked, err
+	}
+	asked, err := sandbox.Narrow(asked, policy)
+	if err != nil {
 		return asked, err
 	}
 	asked = asked.OrDefault()
@@ -388,19 +421,31 @@ func nameAfter(folder string) string {
 	return base[:min(len(base), 32)] + "-" + name
 }
 
+// userPolicyName is how help calls the caller's own policy.
+func userPolicyName(p sandbox.Paths) string {
+	if p.User == "" {
+		return sandbox.UserPolicy("$XDG_CONFIG_HOME")
+	}
+	return p.User
+}
+
+// xdg is a folder of the XDG base directory specification, or other where the caller has not chosen any.
+func xdg(key, other string) string {
+	if dir := os.Getenv(key); filepath.IsAbs(dir) { // the specification ignores others
+		return filepath.Clean(dir)
+	}
+	return other
+}
+
+func configHome(home string) string { return xdg("XDG_CONFIG_HOME", filepath.Join(home, ".config")) }
+
 // userPaths are where an ordinary user's sandboxes live.
 func userPaths() (sandbox.Paths, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return sandbox.Paths{}, err
 	}
-	or := func(key, other string) string {
-		if dir := os.Getenv(key); filepath.IsAbs(dir) { // the specification ignores others
-			return filepath.Clean(dir)
-		}
-		return other
-	}
-	run := or("XDG_RUNTIME_DIR", "")
+	run := xdg("XDG_RUNTIME_DIR", "")
 	if run == "" {
 		// The specification wants a replacement with the same properties: the caller's alone.
 		run = filepath.Join(os.TempDir(), fmt.Sprintf("cofferdam-%d", os.Getuid()))
@@ -411,5 +456,5 @@ func userPaths() (sandbox.Paths, error) {
 			return sandbox.Paths{}, err
 		}
 	}
-	return sandbox.UserPaths(run, or("XDG_STATE_HOME", filepath.Join(home, ".local/state")), or("XDG_CONFIG_HOME", filepath.Join(home, ".config"))), nil
+	return sandbox.UserPaths(run, xdg("XDG_STATE_HOME", filepath.Join(home, ".local/state")), configHome(home)), nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,43 +17,188 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/shim/runner"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 	"cofferdam.dev/cofferdam/spec"
 )
 
-// findPolicy reads the policy that --policy names, and adds what --allow says. A policy that was added to is not followed when its file
-// changes.
-func (f runFlags) findPolicy(p sandbox.Paths) (sandbox.Policy, error) {
-	var pol sandbox.Policy
-	if f.policy != "" {
-		name, path, err := policyFile(p, f.policy)
-		if err != nil {
-			return pol, err
+// layers finds the policy of a sandbox: the administrator's, the caller's, which is that of the command line if that says any, and the
+// project's, at the top of its workspace.
+func (f runFlags) layers(p sandbox.Paths, workspace string) (sandbox.Policy, error) {
+	layers, err := sandbox.FileLayer(policy.Admin, p.AdminPolicy())
+	if err != nil {
+		return nil, err
+	}
+	own, err := f.ownLayer(p)
+	if err != nil {
+		return nil, err
+	}
+	var project sandbox.Policy
+	if workspace != "" {
+		if project, err = sandbox.FileLayer(policy.Project, filepath.Join(workspace, sandbox.ProjectFile)); err != nil {
+			return nil, err
 		}
-		text, err := policy.Read(path)
-		if err != nil {
-			return pol, err
+	}
+	return slices.Concat(layers, own, project), nil
+}
+
+// ownLayer is the policy that --policy names with what --allow says added to it, or the caller's file. A policy that was added to is not
+// followed when its file changes.
+func (f runFlags) ownLayer(p sandbox.Paths) (sandbox.Policy, error) {
+	l := sandbox.Layer{Layer: policy.User}
+	switch {
+	case f.policy != "":
+		var err error
+		if l.Name, l.Path, err = policyFile(p, f.policy); err != nil {
+			return nil, err
 		}
-		pol = sandbox.Policy{Name: name, Path: path, Text: text}
+		if l.Text, err = policy.Read(l.Path); err != nil {
+			return nil, err
+		}
+	case len(f.allow) > 0:
+	case p.User == "":
+		return nil, nil
+	default:
+		return sandbox.FileLayer(policy.User, p.User)
 	}
 	if len(f.allow) == 0 {
-		return pol, nil // a mistake in it is found where the sandbox is described
+		return sandbox.Policy{l}, nil // a mistake in it is found with the other layers'
 	}
-	if pol.Path != "" {
-		if _, err := policy.Parse(pol.Path, pol.Text); err != nil {
-			return pol, err // by its own lines, before rules are added to it
+	if l.Path != "" {
+		if _, err := policy.Parse(l.Path, l.Text); err != nil {
+			return nil, err // by its own lines, before rules are added to it
 		}
 	}
-	text, err := addRules(pol.Text, f.allow)
+	text, err := addRules(l.Text, f.allow)
 	if err != nil {
-		return pol, err
+		return nil, err
 	}
-	pol = sandbox.Policy{Name: "command-line", Text: text}
 	if _, err := policy.Parse("--allow", text); err != nil {
-		return pol, err
+		return nil, err
 	}
-	return pol, nil
+	return sandbox.Policy{{Layer: policy.User, Name: "command-line", Text: text}}, nil
 }
+
+// addFiles adds the files that the policy grants, and holds them and those of --read to the layers that may grant: where a path leads, not
+// only what it is called.
+func (f runFlags) addFiles(r *runner.Request, p *policy.Policy) error {
+	for _, at := range f.read {
+		for _, l := range p.Layers() {
+			if l.Layer() != policy.Admin {
+				continue
+			}
+			if err := leadsInto(at, l); err != nil {
+				return fmt.Errorf("--read: %w", err)
+			}
+		}
+	}
+	for _, file := range p.Files() {
+		for _, l := range p.Layers() {
+			if l.Layer() == policy.Project {
+				continue
+			}
+			if err := leadsInto(file.Path, l); err != nil {
+				return fmt.Errorf("policy: files: %w", err)
+			}
+		}
+		source, err := realPath(file.Path, "")
+		if err != nil {
+			return fmt.Errorf("policy: files: %w", err)
+		}
+		within := func(a, b spec.FileRule) bool {
+			return (policy.File{Path: b.Path}).Holds(a.Path) && (policy.File{Path: b.Source}).Holds(a.Source)
+		}
+		rule := spec.FileRule{Path: file.Path, Source: source, Access: spec.Read}
+		if slices.ContainsFunc(r.Files, func(f spec.FileRule) bool { return within(rule, f) }) {
+			continue // a flag says the same, or more
+		}
+		r.Files = slices.DeleteFunc(r.Files, func(f spec.FileRule) bool { return f.Access == spec.Read && within(f, rule) })
+		if err := addReadable(r, file.Path); err != nil {
+			return fmt.Errorf("policy: files: %w", err)
+		}
+	}
+	return nil
+}
+
+// leadsInto returns an error unless path leads to where one of the layer's files does, or below it.
+func leadsInto(path string, l *policy.Policy) error {
+	real, err := realPath(path, "")
+	if err != nil {
+		return err
+	}
+	for _, granted := range l.Files() {
+		if above, err := filepath.EvalSymlinks(granted.Path); err == nil && (policy.File{Path: above}).Holds(real) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s is not within the files of the %s policy, %s", real, l.Layer(), l.Name())
+}
+
+// unmet says what a project asks for and nobody has granted, and how to: empty if somebody has granted anything, or the project asks for
+// nothing. In flags, if these can say it, and else in rules.
+func unmet(layers sandbox.Policy, file string) (string, error) {
+	if len(layers) != 1 || layers[0].Layer != policy.Project {
+		return "", nil
+	}
+	asked, err := layers.Sources()[0].Parse()
+	if err != nil {
+		return "", err
+	}
+	var flags, rules, presets []string
+	for _, r := range asked.Rules() {
+		if r.Verdict != policy.Allow {
+			continue
+		}
+		if r.Preset != "" {
+			if !slices.Contains(presets, r.Preset) {
+				presets = append(presets, r.Preset)
+			}
+			continue
+		}
+		for _, port := range r.Ports {
+			if protocolOf(uint64(port)) != r.Protocol.String() || len(r.Addresses) > 0 || r.Shared || r.ECH {
+				rules = append(rules, r.String())
+				break
+			}
+		}
+		if len(rules) > 0 && rules[len(rules)-1] == r.String() {
+			continue
+		}
+		for _, port := range r.Ports {
+			flag := "--allow '" + r.Pattern.String()
+			if port != 443 {
+				flag += ":" + strconv.Itoa(int(port))
+			}
+			flags = append(flags, flag+"'")
+		}
+	}
+	if len(flags)+len(rules)+len(presets) == 0 {
+		return "", nil
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s asks for hosts, but grants nothing by itself: everything is denied\n", layers[0].Path)
+	if len(flags) > maxUnmet || len(rules) > maxUnmet {
+		fmt.Fprintf(&b, "to allow what you trust of it, put rules of it into %s", file)
+		return b.String(), nil
+	}
+	b.WriteString("to allow what it asks for, if you trust it with that:")
+	if len(flags) > 0 {
+		fmt.Fprintf(&b, "\n  %s", strings.Join(flags, " "))
+	}
+	if len(rules)+len(presets) > 0 {
+		fmt.Fprintf(&b, "\n  in network of %s or of a file for --policy:", file)
+	}
+	if len(presets) > 0 {
+		fmt.Fprintf(&b, "\n    presets: [%s]", strings.Join(presets, ", "))
+	}
+	if len(rules) > 0 {
+		fmt.Fprintf(&b, "\n    rules:\n      - %s", strings.Join(rules, "\n      - "))
+	}
+	return b.String(), nil
+}
+
+// maxUnmet is how many flags or rules are suggested.
+const maxUnmet = 32
 
 // policyFile finds the file of --policy: a path, or a name below the caller's folder of policies or the administrator's.
 func policyFile(p sandbox.Paths, policy string) (name, path string, err error) {
@@ -108,11 +254,14 @@ func allowRule(s string) (map[string]any, error) {
 		}
 		host, port = h, n
 	}
-	protocol := protocols[port]
-	if protocol == "" {
-		protocol = "tcp"
+	return map[string]any{"allow": host, "ports": []uint64{port}, "protocol": protocolOf(port)}, nil
+}
+
+func protocolOf(port uint64) string {
+	if protocol := protocols[port]; protocol != "" {
+		return protocol
 	}
-	return map[string]any{"allow": host, "ports": []uint64{port}, "protocol": protocol}, nil
+	return "tcp"
 }
 
 // private refuses a folder that is not the caller's alone.

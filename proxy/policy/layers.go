@@ -1,9 +1,12 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -46,6 +49,28 @@ type Source struct {
 	Layer Layer
 	Name  string // what error texts call it: a path, or a policy's name
 	Text  []byte
+}
+
+// MarshalLayers writes layers for [UnmarshalLayers] in another process: as JSON.
+func MarshalLayers(sources []Source) ([]byte, error) {
+	data, err := json.Marshal(sources)
+	if err != nil {
+		return nil, fmt.Errorf("encode policy: %w", err)
+	}
+	return data, nil
+}
+
+// UnmarshalLayers reads what MarshalLayers wrote. Nothing at all is no layers.
+func UnmarshalLayers(data []byte) (sources []Source, err error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&sources); err != nil {
+		return nil, fmt.Errorf("decode policy: %w", err)
+	}
+	return sources, nil
 }
 
 // Size is how many bytes the texts of a policy have.
@@ -113,9 +138,7 @@ func stack(layers []*Policy) (*Policy, error) {
 	for i, l := range layers {
 		names = append(names, l.name)
 		l.reasons = l.layer.reasons()
-		for key, budget := range l.budgets {
-			p.budgets[key] = budget
-		}
+		maps.Copy(p.budgets, l.budgets)
 		if !l.silent {
 			p.deciders = append(p.deciders, l)
 		}
@@ -129,7 +152,7 @@ func stack(layers []*Policy) (*Policy, error) {
 		}
 		p.workspace = p.workspace.narrow(Workspace{l.workspace.ReadOnly, l.workspace.Hidden, lifted})
 		for _, f := range l.files {
-			if !slices.ContainsFunc(p.files, func(above File) bool { return above.holds(f.Path) }) {
+			if !slices.ContainsFunc(p.files, func(above File) bool { return above.Holds(f.Path) }) {
 				errs = append(errs, fmt.Errorf("%s:%d:%d: files.path: %s is not within the files of %s", f.from, f.at.line, f.at.column, printable(shorten(f.Path)), layers[i-1].whose()))
 			}
 		}

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -78,19 +77,26 @@ func TestLayersThatAreNone(t *testing.T) {
 
 func TestLayerTravels(t *testing.T) {
 	want := []Source{{Admin, "a", []byte("x")}, {User, "u", nil}, {Project, "p", nil}}
-	data, err := json.Marshal(want)
+	data, err := MarshalLayers(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []Source
-	if err := json.Unmarshal(data, &got); err != nil {
+	got, err := UnmarshalLayers(data)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if err := json.Unmarshal([]byte(`[{"Layer":"root"}]`), &got); err == nil {
-		t.Error("a layer of another name is taken")
+	for _, none := range []string{"", "null", "[]"} {
+		if got, err := UnmarshalLayers([]byte(none)); err != nil || len(got) > 0 {
+			t.Errorf("%q is %v, %v", none, got, err)
+		}
+	}
+	for _, bad := range []string{`[{"Layer":"root"}]`, `[{"Layer":2}]`, `[{"Text":""`, `[{"Texts":""}]`, "version: 1\n"} {
+		if got, err := UnmarshalLayers([]byte(bad)); err == nil {
+			t.Errorf("%s is %v", bad, got)
+		}
 	}
 }
 
@@ -235,7 +241,7 @@ limits: {memory: 1GiB}
 			}
 		}
 		for _, f := range p.Files() {
-			if !alone.Files()[0].holds(f.Path) {
+			if !alone.Files()[0].Holds(f.Path) {
 				t.Fatalf("file %s", f.Path)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -259,6 +260,38 @@ func TestLoad(t *testing.T) {
 	}
 	if _, err := Load(t.TempDir()); err == nil {
 		t.Error("a folder is a policy")
+	}
+}
+
+// TestReadProject: whoever wrote it, it is read, if it is a file of a sane size.
+func TestReadProject(t *testing.T) {
+	dir := t.TempDir()
+	path, link, fifo := filepath.Join(dir, "project.yaml"), filepath.Join(dir, "link"), filepath.Join(dir, "fifo")
+	for _, err := range []error{os.WriteFile(path, []byte("version: 1\n"), 0o666), os.Chmod(path, 0o666), os.Symlink(path, link), syscall.Mkfifo(fifo, 0o666)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(path, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := ReadProject(path); err != nil || string(text) != "version: 1\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	for at, want := range map[string]string{link: "a symbolic link", fifo: "not a regular file", dir: "not a regular file", "/dev/null": "not a regular file"} {
+		if _, err := ReadProject(at); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", at, err, want)
+		}
+	}
+	for size, want := range map[int64]bool{maxProject: true, maxProject + 1: false} {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadProject(path); (err == nil) != want {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }
 

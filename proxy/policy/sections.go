@@ -175,7 +175,7 @@ func (p *parser) file(section string, n *yaml.Node) {
 			p.fail(f.at, section, "%s is listed twice, first in line %d", shorten(f.Path), other.at.line)
 			return
 		}
-		if other.holds(f.Path) || f.holds(other.Path) {
+		if other.Holds(f.Path) || f.Holds(other.Path) {
 			p.fail(f.at, section, "%s and %s in line %d hold one another", shorten(f.Path), shorten(other.Path), other.at.line)
 			return
 		}
@@ -183,8 +183,8 @@ func (p *parser) file(section string, n *yaml.Node) {
 	p.files = append(p.files, f)
 }
 
-// holds reports whether the grant covers a path.
-func (f File) holds(p string) bool { return p == f.Path || strings.HasPrefix(p, f.Path+"/") }
+// Holds reports whether the grant covers a path, by its text.
+func (f File) Holds(p string) bool { return p == f.Path || strings.HasPrefix(p, f.Path+"/") }
 
 func (p *parser) limitsSection(path string, n *yaml.Node) {
 	l, mistakes := &p.limits, len(p.problems)

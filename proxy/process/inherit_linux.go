@@ -26,7 +26,7 @@ const (
 	// What an agent can make the proxy hold is bounded by connections, and those by bytes of their heads, of which Go makes up to forty
 	// times as much. Beyond this the process ends and another one is started: the host does not run out of memory for one sandbox.
 	maxData       = 1 << 30
-	dataPerPolicy = 24       // bytes for each one of the policy's text, while it is parsed
+	dataPerPolicy = 24       // bytes for each one of the policy's layers, while they are parsed
 	maxFile       = 32 << 20 // the names file of a full pool fits
 )
 
@@ -184,7 +184,7 @@ func restrict(cfg Config) error {
 		{"fsize", unix.RLIMIT_FSIZE, maxFile},
 		{"nofile", unix.RLIMIT_NOFILE, maxFiles},
 		{"nproc", unix.RLIMIT_NPROC, maxProcs},
-		{"data", unix.RLIMIT_DATA, maxData + dataPerPolicy*uint64(len(cfg.PolicyYAML))},
+		{"data", unix.RLIMIT_DATA, maxData + dataPerPolicy*uint64(len(cfg.Layers))},
 	} {
 		if err := lower(limit.resource, limit.max); err != nil {
 			return fmt.Errorf("limit %s: %w", limit.name, err)

@@ -29,6 +29,7 @@
 package process
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -71,8 +72,9 @@ type Config struct {
 	// Policy is the policy's name, for records and error texts.
 	Policy string
 
-	// PolicyYAML is the text of the policy. Empty denies everything.
-	PolicyYAML []byte
+	// Layers is the policy as policy.MarshalLayers writes it, which only the
+	// process itself reads. Empty denies everything.
+	Layers json.RawMessage
 
 	// Pool holds the synthetic addresses; the zero Prefix is DefaultPool. It
 	// must not change while the sandbox lives, or its names file is refused.

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/record"
 )
 
@@ -109,9 +110,22 @@ func newGate(t testing.TB) *gate {
 
 const testPolicy = "version: 1\nnetwork: {rules: [{allow: good.test}]}\n"
 
+// layers is a policy of a user's text and those of projects.
+func layers(text string, projects ...string) []byte {
+	sources := []policy.Source{{Layer: policy.User, Name: "test", Text: []byte(text)}}
+	for _, p := range projects {
+		sources = append(sources, policy.Source{Layer: policy.Project, Name: "project", Text: []byte(p)})
+	}
+	data, err := policy.MarshalLayers(sources)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
 func testConfig() Config {
 	return Config{
-		Sandbox: "box-1", Policy: "test", PolicyYAML: []byte(testPolicy),
+		Sandbox: "box-1", Policy: "test", Layers: layers(testPolicy),
 		Pool: netip.MustParsePrefix("127.64.0.0/16"), Box: netip.MustParseAddr("127.0.0.1"),
 	}
 }
@@ -278,7 +292,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	for name, most := range map[string]uint64{
 		"Max core file size": 0, "Max file size": maxFile,
-		"Max open files": maxFiles, "Max processes": maxProcs, "Max data size": maxData + dataPerPolicy*uint64(len(testPolicy)),
+		"Max open files": maxFiles, "Max processes": maxProcs, "Max data size": maxData + dataPerPolicy*uint64(len(layers(testPolicy))),
 	} {
 		_, after, _ := strings.Cut(string(limits), name)
 		fields := strings.Fields(after)
@@ -460,7 +474,7 @@ func TestStartErrors(t *testing.T) {
 		cmd    func(*exec.Cmd)
 		want   string
 	}{
-		{"a broken policy", func(c *Config) { c.PolicyYAML = []byte("version: 1\nx: 1\ny: 2\n") }, nil, `test:2:1: x: unknown key; test:3:1: y: unknown key`},
+		{"a broken policy", func(c *Config) { c.Layers = layers("version: 1\nx: 1\ny: 2\n") }, nil, `test:2:1: x: unknown key; test:3:1: y: unknown key`},
 		{"a pool that is none", func(c *Config) { c.Pool = netip.MustParsePrefix("fd00::/64") }, nil, "not an IPv4 prefix"},
 		{"another program", nil, func(cmd *exec.Cmd) { cmd.Path = "/bin/true" }, "ended before it was ready"},
 		{"no program", nil, func(cmd *exec.Cmd) { cmd.Path = "/nowhere/proxy" }, "no such file"},
@@ -589,14 +603,18 @@ func TestPolicyIsReplaced(t *testing.T) {
 	if !resolves("good.test") || resolves("other.test") {
 		t.Fatal("the first policy is not in force")
 	}
-	if err := NewPolicy.Send(g.updates, []byte("version: 1\nnetwork: {rules: [{allow: other.test}]}\n")); err != nil {
+	const both = "version: 1\nnetwork: {rules: [{allow: good.test}, {allow: other.test}]}\n"
+	if err := NewPolicy.Send(g.updates, layers(both, "version: 1\nnetwork: {rules: [{allow: other.test}, {allow: third.test}]}\n")); err != nil {
 		t.Fatal(err)
 	}
-	if resolves("good.test") || !resolves("other.test") {
+	if resolves("good.test") || resolves("third.test") || !resolves("other.test") {
 		t.Error("the second policy is not in force")
 	}
-	if err := NewPolicy.Send(g.updates, []byte("version: 2\n")); err == nil {
+	if err := NewPolicy.Send(g.updates, layers("version: 2\n")); err == nil {
 		t.Error("a bad policy is taken")
+	}
+	if err := NewPolicy.Send(g.updates, []byte(both)); err == nil {
+		t.Error("a policy without layers is taken")
 	}
 	if !resolves("other.test") {
 		t.Error("a bad policy has replaced the good one")

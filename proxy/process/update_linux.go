@@ -18,7 +18,7 @@ type Update byte
 
 // The kinds of updates.
 const (
-	NewPolicy     Update = 'p'
+	NewPolicy     Update = 'p' // as Config.Layers
 	NewResolvConf Update = 'r' // the host's resolv.conf, which a confined process cannot read once it was replaced
 )
 

@@ -16,6 +16,7 @@ import (
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // the first steps of a container, before Go runs
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -91,11 +92,13 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 	}, nil
 }
 
-// outside are the files that are used out here.
+// outside are the files that are used out here. A project's policy lies in the workspace, and is believed for that much.
 func (r Request) outside() []string {
 	files := []string{r.Proxy, r.Broker, r.Init, "/proc/self/exe"}
-	if r.Policy.Path != "" {
-		files = append(files, r.Policy.Path)
+	for _, l := range r.Policy {
+		if l.Path != "" && l.Layer != policy.Project {
+			files = append(files, l.Path)
+		}
 	}
 	return files
 }

@@ -45,6 +45,9 @@ func hostFacts(p Paths, bundle, resolvConf string) (spec.Host, error) {
 		EngineDirs: engineDirs,
 		Arch:       runtime.GOARCH,
 	}
+	if p.User != "" {
+		h.Trees = append(h.Trees, filepath.Dir(p.User)) // an agent could write the next one's policy
+	}
 	homes, err := homes("/etc/passwd")
 	if err != nil {
 		return spec.Host{}, err

@@ -15,6 +15,7 @@ import (
 type Paths struct {
 	Config   string // the administrator's configuration file
 	Policies string // NAME.yaml files, written by the administrator
+	User     string // the policy of who calls cofferdam run; empty: none
 	State    string // one folder per sandbox; gone with the sandbox
 	Pins     string // GATE namespaces, one bind mount per sandbox
 	Logs     string // one decision log per sandbox; outlives the sandbox
@@ -40,12 +41,19 @@ func UserPaths(runtime, state, config string) Paths {
 	p := DefaultPaths()
 	runtime = filepath.Join(runtime, "cofferdam")
 	p.Policies = filepath.Join(config, "cofferdam/policies")
+	p.User = UserPolicy(config)
 	p.State = filepath.Join(runtime, "sandboxes")
 	p.Pins = filepath.Join(runtime, "netns")
 	p.Cache = filepath.Join(runtime, "runtimes.json")
 	p.Logs = filepath.Join(state, "cofferdam/log")
 	return p
 }
+
+// UserPolicy is a person's policy, below the folder of what a person configures.
+func UserPolicy(config string) string { return filepath.Join(config, "cofferdam", PolicyFile) }
+
+// AdminPolicy is the administrator's policy, a ceiling for every sandbox, if it is there.
+func (p Paths) AdminPolicy() string { return filepath.Join(filepath.Dir(p.Config), PolicyFile) }
 
 const maxIdentifier = 76 // bytes; containerd's own limit, pkg/identifiers
 

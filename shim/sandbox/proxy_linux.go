@@ -91,11 +91,11 @@ type supervisor struct {
 
 // setPolicy replaces the policy of the proxies to come, and of the current one. A proxy that does not take it is ended: the next one has
 // it from its start.
-func (s *supervisor) setPolicy(text []byte) error {
+func (s *supervisor) setPolicy(layers []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.config.PolicyYAML = text
-	return s.tell(process.NewPolicy, text)
+	s.config.Layers = layers
+	return s.tell(process.NewPolicy, layers)
 }
 
 // setResolvConf says what the host's resolv.conf has now. The proxies to come read it themselves.
@@ -250,7 +250,7 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 	}
 	err = ready(ctx)
 	if err == nil {
-		err = s.serving(updates, config.PolicyYAML)
+		err = s.serving(updates, config.Layers)
 	}
 	if err == nil {
 		defer s.notServing()
@@ -273,7 +273,7 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 func (s *supervisor) serving(updates net.Conn, has []byte) error {
 	s.mu.Lock()
 	s.updates = updates
-	wants := s.config.PolicyYAML
+	wants := s.config.Layers
 	s.mu.Unlock()
 	if bytes.Equal(has, wants) {
 		return nil

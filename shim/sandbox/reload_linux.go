@@ -1,16 +1,17 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/containerd/log"
 	"github.com/fsnotify/fsnotify"
 
+	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/record"
 )
 
@@ -19,11 +20,11 @@ const settleTime = 100 * time.Millisecond
 
 const resolvConf = "/etc/resolv.conf" // the host's, resolv.conf(5)
 
-// watchFiles reloads the policy when its file changes, and tells the proxy of a new resolv.conf, until the sandbox is closed. It watches
-// folders, since files are usually replaced. The built-in policy does not change.
+// watchFiles reloads the policy when a file of its layers changes, and tells the proxy of a new resolv.conf, until the sandbox is closed. It
+// watches folders, since files are usually replaced. The built-in policy does not change.
 func (s *Sandbox) watchFiles() error {
 	reload := map[string]func(){}
-	if name := s.policyFile(); name != "" {
+	for _, name := range s.policyFiles() {
 		reload[name] = s.Reload
 	}
 	// A link leads to where a resolver service keeps its own, which the proxy may read whatever is put there.
@@ -98,14 +99,19 @@ func (s *Sandbox) resolvConfChanged() {
 	}
 }
 
-func (s *Sandbox) policyFile() string {
+func (s *Sandbox) policyFiles() (names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state.Policy.Path
+	for _, l := range s.state.Policy.Layers {
+		if l.Followed {
+			names = append(names, l.Path)
+		}
+	}
+	return names
 }
 
 // Reload reads the policy again and puts it into force if it has changed. A policy that cannot be read or is wrong changes nothing; the
-// decision log says so, and what is wrong with it.
+// decision log says so, and what is wrong with it. What a policy says beside the network is as it was at the start.
 func (s *Sandbox) Reload() {
 	if err := s.reload(); err != nil {
 		log.L.WithError(err).WithField("sandbox", s.ID).Error("reload policy")
@@ -119,34 +125,40 @@ func (s *Sandbox) reload() error {
 		return nil // it is being removed
 	}
 	defer release()
-	s.mu.Lock()
-	current := s.state.Policy
-	s.mu.Unlock()
-	if current.Path == "" {
-		return nil // the built-in one, or one from the command line
-	}
-	text, state, err := readPolicy(current.Name, current.Path)
+	now, err := s.policy.again(s.paths, s.Spec.Files, s.oneID)
 	if err != nil {
 		return err
 	}
-	if bytes.Equal(text, s.rules) {
+	if reflect.DeepEqual(now, s.policy) {
 		return nil
 	}
-	s.rules = text
-	err = s.proxy.setPolicy(text)
-	s.update(func(st *State) { st.Policy = state })
-	if err == nil {
-		s.note("the policy was reloaded")
+	parsed, err := now.Parse()
+	if err != nil {
+		return err
 	}
-	return err
+	layers, err := policy.MarshalLayers(now.Sources())
+	if err != nil {
+		return err
+	}
+	s.policy = now
+	err = s.proxy.setPolicy(layers)
+	s.update(func(st *State) { st.Policy = now.state(parsed, s.Spec.Files) })
+	if err != nil {
+		return err
+	}
+	s.note("the policy was reloaded")
+	if parsed.Sections() != s.beside {
+		s.note("workspace, files and limits of the policy hold from the next start on")
+	}
+	return nil
 }
 
 // note adds a line of our own to the decision log.
 func (s *Sandbox) note(reason string) {
 	s.mu.Lock()
-	policy := s.state.Policy.Name
+	name := s.state.Policy.Name
 	s.mu.Unlock()
-	if err := s.records.Note(record.Record{Kind: record.Proxy, Policy: policy, Reason: reason}); err != nil {
+	if err := s.records.Note(record.Record{Kind: record.Proxy, Policy: name, Reason: reason}); err != nil {
 		log.L.WithError(err).WithField("sandbox", s.ID).Error("decision log")
 	}
 }

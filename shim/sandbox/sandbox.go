@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,13 +59,6 @@ type Program struct {
 	Weaker []string
 }
 
-// Policy is the text of a policy and where it came from.
-type Policy struct {
-	Name string // for records and error texts; empty: the built-in policy that denies everything
-	Path string // empty: it is not followed
-	Text []byte
-}
-
 // Sandbox is one container between its walls. Its methods are called in the order Prepare, Attach, ChooseUplink, Verify, Started, Close; Close may come at
 // any time. Methods of one Sandbox may be called from several goroutines.
 type Sandbox struct {
@@ -91,7 +83,9 @@ type Sandbox struct {
 	refused map[string]uint64 // packets that are recorded, by counter of GATE; guarded by life
 	// what of workspaces is recorded; guarded by life
 	workspaces broker.Report
-	rules      []byte // text of the policy in force; guarded by life
+	policy  Policy            // in force; guarded by life
+	beside  string            // what the policy said beside the network at the start
+	oneID   bool
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -114,9 +108,13 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 			plan.sources.Close()
 		}
 	}()
+	layers, err := policy.MarshalLayers(plan.policy.Sources())
+	if err != nil {
+		return nil, err
+	}
 	s := &Sandbox{
 		ID: plan.state.ID, Spec: plan.state.Sandbox, Rewritten: plan.spec, paths: p, sources: plan.sources,
-		networked: make(chan struct{}), state: plan.state, rules: plan.rules,
+		networked: make(chan struct{}), state: plan.state, policy: plan.policy, beside: plan.parsed.Sections(), oneID: r.oneID(),
 		door: &doorkeeper{start: r.Start, config: broker.Config{Sandbox: plan.state.ID, OneID: r.oneID()}},
 	}
 	if s.door.binary, err = r.brokerBinary(); err != nil {
@@ -146,7 +144,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 		}
 	}
 	config := process.Config{
-		Sandbox: s.ID, Policy: plan.state.Policy.Name, PolicyYAML: plan.rules, AllowRoot: r.oneID(), Pool: r.Pool,
+		Sandbox: s.ID, Policy: plan.state.Policy.Name, Layers: layers, AllowRoot: r.oneID(), Pool: r.Pool,
 		Resolver: r.Upstream.Resolver, Proxy: r.Upstream.Proxy, // not in the state, which is on disk
 	}
 	go func() { // ends on its own, with the network or an error
@@ -193,7 +191,8 @@ func (r Request) brokerBinary() (string, error) {
 type plan struct {
 	state   State
 	spec    *specs.Spec
-	rules   []byte // the policy's text
+	policy  Policy
+	parsed  *policy.Policy
 	sources *sources
 }
 
@@ -220,7 +219,17 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 	if err != nil {
 		return plan{}, err
 	}
-	sb.Limits = r.Limits
+	layers, err := r.policy(p, sb.Network.Policy)
+	if err != nil {
+		return plan{}, err
+	}
+	parsed, err := layers.Parse()
+	if err != nil {
+		return plan{}, err
+	}
+	if err := r.grant(&sb, parsed); err != nil {
+		return plan{}, err
+	}
 	sources, err := openSources(sb.Files, host)
 	if err != nil {
 		return plan{}, err
@@ -245,18 +254,14 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 	if err != nil {
 		return plan{}, err
 	}
-	rules, pol, err := r.policy(p, sb.Network.Policy)
-	if err != nil {
-		return plan{}, err
-	}
 	state := State{
 		ID: id, Namespace: r.Namespace, Container: r.Container, Bundle: r.Bundle, Created: time.Now(), Phase: Creating,
-		Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: sb, Changes: changes, Policy: pol,
+		Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: sb, Changes: changes, Policy: layers.state(parsed, sb.Files),
 	}
 	if r.Program != nil {
 		state.Own, state.Cgroup, state.Weaker = true, rewritten.Linux.CgroupsPath, r.Program.Weaker
 	}
-	return plan{spec: rewritten, rules: rules, sources: sources, state: state}, nil
+	return plan{spec: rewritten, policy: layers, parsed: parsed, sources: sources, state: state}, nil
 }
 
 // keepOutside refuses grants by which an agent could change what is run or believed out here: a proxy that is started anew, the policy that
@@ -292,46 +297,6 @@ func (r Request) asked(id string) (*specs.Spec, spec.Sandbox, error) {
 	}
 	sb, err := spec.Describe(original, id)
 	return original, sb, err
-}
-
-func (r Request) policy(p Paths, name string) ([]byte, PolicyState, error) {
-	if r.Program == nil {
-		return loadPolicy(p, name)
-	}
-	return r.Program.Policy.parse()
-}
-
-// loadPolicy reads the named policy; no name is the policy that denies everything.
-func loadPolicy(p Paths, name string) ([]byte, PolicyState, error) {
-	if name == "" {
-		return Policy{}.parse()
-	}
-	if err := spec.CheckPolicyName(name); err != nil {
-		return nil, PolicyState{}, err
-	}
-	return readPolicy(name, filepath.Join(p.Policies, name+".yaml"))
-}
-
-func readPolicy(name, path string) ([]byte, PolicyState, error) {
-	b, err := policy.Read(path)
-	if err != nil {
-		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", name, err)
-	}
-	return Policy{Name: name, Path: path, Text: b}.parse()
-}
-
-func (p Policy) parse() ([]byte, PolicyState, error) {
-	if p.Name == "" {
-		return nil, PolicyState{Text: policy.Default().String()}, nil
-	}
-	pol, err := policy.Parse(cmp.Or(p.Path, p.Name), p.Text)
-	if err != nil {
-		return nil, PolicyState{}, fmt.Errorf("policy %q: %w", p.Name, err)
-	}
-	if pol.Sections() != "" {
-		return nil, PolicyState{}, fmt.Errorf("policy %q: workspace, files and limits are not supported by this version", p.Name)
-	}
-	return p.Text, PolicyState{Name: p.Name, Path: p.Path, Text: pol.String()}, nil
 }
 
 // claim makes the state folder and takes its lock. What a dead owner left under the same ID is removed first.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/spec"
 )
 
@@ -50,9 +51,17 @@ const (
 
 // PolicyState is the policy in force: where it came from and its canonical text.
 type PolicyState struct {
-	Name string `json:"name"` // empty: the built-in policy that denies everything
-	Path string `json:"path,omitempty"`
-	Text string `json:"text"`
+	Name   string       `json:"name"` // those of its layers; empty: the built-in policy that denies everything
+	Layers []LayerState `json:"layers,omitempty"`
+	Text   string       `json:"text"`
+}
+
+// LayerState is a layer of the policy in force.
+type LayerState struct {
+	Layer    policy.Layer `json:"layer"`
+	Name     string       `json:"name"`
+	Path     string       `json:"path,omitempty"` // empty: it is no file
+	Followed bool         `json:"followed"`       // it changes with its file
 }
 
 // ProxyState is the proxy process as its parent sees it.
