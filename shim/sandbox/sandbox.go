@@ -83,9 +83,9 @@ type Sandbox struct {
 	refused map[string]uint64 // packets that are recorded, by counter of GATE; guarded by life
 	// what of workspaces is recorded; guarded by life
 	workspaces broker.Report
-	policy  Policy            // in force; guarded by life
-	beside  string            // what the policy said beside the network at the start
-	oneID   bool
+	policy     Policy // in force; guarded by life
+	beside     string // what the policy said beside the network at the start
+	oneID      bool
 
 	mu    sync.Mutex
 	state State // guarded by mu
