@@ -172,9 +172,10 @@ func TestEverySandboxFieldIsEnforced(t *testing.T) {
 		return result{s, err}
 	}
 	refused := func(r result) bool { return r.err != nil && r.s == nil }
-	unenforced := func(r result, path string) bool {
-		var e *spec.RefusedError
-		return refused(r) && errors.As(r.err, &e) && e.Path == path
+	written := []spec.FileRule{{Path: "/w", Source: "/home/u/p", Access: spec.Write}}
+	asks := func(r result) bool {
+		return r.err == nil && slices.Contains(r.s.Mounts[len(r.s.Mounts)-1].Options, "ro") &&
+			slices.ContainsFunc(r.s.Linux.Seccomp.Syscalls, func(c specs.LinuxSyscall) bool { return c.Action == specs.ActNotify })
 	}
 	cases := map[string]func() bool{
 		"ID": func() bool { return refused(with(func(sb *spec.Sandbox) { sb.ID = "../x" })) },
@@ -207,14 +208,28 @@ func TestEverySandboxFieldIsEnforced(t *testing.T) {
 			odd := with(func(sb *spec.Sandbox) { sb.Files = []spec.FileRule{{Path: "/w", Source: "/home/u/p", Access: 3}} })
 			return slices.Contains(r.s.Mounts[len(r.s.Mounts)-1].Options, "ro") && refused(none) && refused(odd)
 		},
+		// Whoever answers the filter judges by these; here it is seen that it asks, and that the mount is a wall meanwhile.
 		"Workspace.ReadOnly": func() bool {
-			return unenforced(with(func(sb *spec.Sandbox) { sb.Workspace.ReadOnly = []string{".git/hooks"} }), "workspace.read_only")
-		},
-		"Workspace.Hidden": func() bool {
-			return unenforced(with(func(sb *spec.Sandbox) { sb.Workspace.Hidden = []string{"/.env"} }), "workspace.hidden")
+			return asks(with(func(sb *spec.Sandbox) { sb.Files, sb.Workspace.ReadOnly = written, []string{".git/hooks"} }))
 		},
 		"Workspace.Writable": func() bool {
-			return unenforced(with(func(sb *spec.Sandbox) { sb.Workspace.Writable = []string{"*.sh"} }), "workspace.writable")
+			return asks(with(func(sb *spec.Sandbox) { sb.Files, sb.Workspace.Writable = written, []string{"*.sh"} }))
+		},
+		"Workspace.Hidden": func() bool {
+			hide := func(sb *spec.Sandbox) { sb.Files, sb.Workspace.Hidden = written, []string{"/.env"} }
+			host := testHost()
+			host.Hidden = []string{"/w/.env"}
+			sb := spec.Sandbox{ID: "default:web-1"}
+			hide(&sb)
+			s, _, err := spec.Rewrite(base(t), sb, host)
+			if err != nil {
+				return false
+			}
+			again, changes, err := spec.Rewrite(s, sb, host)
+			host.Hidden = []string{"/elsewhere/.env"}
+			_, _, elsewhere := spec.Rewrite(base(t), sb, host)
+			return slices.Contains(s.Linux.MaskedPaths, "/w/.env") && refused(with(hide)) && elsewhere != nil &&
+				err == nil && len(changes) == 0 && cmp.Equal(s, again)
 		},
 		"Network.Mode":   func() bool { return refused(with(func(sb *spec.Sandbox) { sb.Network.Mode = 2 })) },
 		"Network.Policy": func() bool { return refused(with(func(sb *spec.Sandbox) { sb.Network.Policy = "a/b" })) },

@@ -24,6 +24,9 @@ type Host struct {
 	// Listener is the socket to which the OCI runtime sends the listener of a filter that asks, see [Seccomp]; empty: whoever loads the
 	// filter sees to it without.
 	Listener string
+	// Hidden are the paths in the container of what Sandbox.Workspace hides, as far as it exists: below Sandbox.Files, where the agent
+	// cannot swap them, since they are mounted read-only. It is not nil, even if it is empty, where somebody has looked.
+	Hidden []string
 	// OneID says that the caller is root of a user namespace to which its own uid and gid alone were given: what needs
 	// another id, or a right over the whole host, is left out.
 	OneID bool
@@ -138,6 +141,7 @@ func (h Host) check() error {
 		{"protected", h.Protected},
 		{"trees", h.Trees},
 		{"engine dirs", h.EngineDirs},
+		{"hidden", h.Hidden},
 	} {
 		for _, p := range f.paths {
 			if reason := checkPath(p); reason != "" {

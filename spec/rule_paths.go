@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"path"
 	"slices"
 )
@@ -22,6 +23,18 @@ func rulePaths(p *pass) (err error) {
 	if err != nil {
 		return err
 	}
+	if len(p.sb.Workspace.Hidden) > 0 && p.host.Hidden == nil {
+		return refused("workspace.hidden", "nobody has looked where %q is", p.sb.Workspace.Hidden[0])
+	}
+	for _, h := range p.host.Hidden {
+		if !slices.ContainsFunc(p.sb.Files, func(f FileRule) bool { return below(h, f.Path) }) {
+			return fmt.Errorf("host hidden %q: it lies in no folder of the sandbox", h)
+		}
+		if !slices.Contains(p.out.Linux.MaskedPaths, h) {
+			p.added("linux.maskedPaths["+h+"]", "", "the policy hides it")
+			p.out.Linux.MaskedPaths = append(p.out.Linux.MaskedPaths, h)
+		}
+	}
 	p.out.Linux.ReadonlyPaths, err = p.paths("linux.readonlyPaths", p.in.Linux.ReadonlyPaths, readonlyPaths)
 	return err
 }
@@ -35,7 +48,7 @@ func (p *pass) paths(at string, given, always []string) ([]string, error) {
 		clean := path.Clean(g)
 		for _, f := range p.sb.Files {
 			// Like a mount below a workspace, see ruleMounts; and leaving it out would show what was to be hidden.
-			if overlap(clean, f.Path) {
+			if overlap(clean, f.Path) && !slices.Contains(p.host.Hidden, clean) {
 				return nil, refused(at+"["+g+"]", "it and the workspace %s hold one another, where it cannot be enforced", f.Path)
 			}
 		}

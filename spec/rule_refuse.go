@@ -36,9 +36,6 @@ func ruleRefuse(p *pass) error {
 	case s.Root == nil:
 		return refused("root", "missing")
 	}
-	if err := p.sb.Workspace.refuse(); err != nil {
-		return err
-	}
 	return refusePrivileged(s)
 }
 

@@ -41,6 +41,8 @@ type FileRule struct {
 // Workspace has patterns of paths within a workspace: with slashes between names, in which "*" and "?" mean what they do in
 // [path.Match], and nothing else means anything. One that begins with a slash is about the workspace's top, any other about
 // every folder in it. What matches a folder is about all that it holds.
+//
+// What is written is judged by whoever answers the filter, see [Seccomp]; what is hidden Rewrite masks, see Host.Hidden.
 type Workspace struct {
 	ReadOnly []string // cannot be changed
 	Hidden   []string // cannot be seen
@@ -72,16 +74,6 @@ func (w Workspace) check() error {
 			if at == "" || len(p) > maxPattern || path.Clean("/"+at) != "/"+at || strings.ContainsAny(p, "[\\\x00") || !utf8.ValidString(p) {
 				return fmt.Errorf("workspace %s: %.100q is not a pattern of a path", list.name, p)
 			}
-		}
-	}
-	return nil
-}
-
-// refuse refuses what cannot be carried out yet.
-func (w Workspace) refuse() error {
-	for _, list := range w.lists() {
-		if len(list.patterns) > 0 {
-			return refused("workspace."+list.name, "%q cannot be enforced yet", list.patterns[0])
 		}
 	}
 	return nil

@@ -21,6 +21,7 @@ import (
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/process"
 	"cofferdam.dev/cofferdam/proxy/record"
+	"cofferdam.dev/cofferdam/shim/workspace"
 	"cofferdam.dev/cofferdam/shim/workspace/broker"
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -115,7 +116,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		ID: plan.state.ID, Spec: plan.state.Sandbox, Rewritten: plan.spec, paths: p, sources: plan.sources,
 		networked: make(chan struct{}), state: plan.state, policy: plan.policy, beside: plan.parsed.Sections(), oneID: r.oneID(),
-		door: &doorkeeper{start: r.Start, config: broker.Config{Sandbox: plan.state.ID, OneID: r.oneID()}},
+		door: &doorkeeper{start: r.Start, config: broker.Config{Sandbox: plan.state.ID, Rules: workspace.Rules(plan.state.Sandbox.Workspace), OneID: r.oneID()}},
 	}
 	if s.door.binary, err = r.brokerBinary(); err != nil {
 		return nil, err
@@ -249,6 +250,11 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 	}
 	if err := r.keepOutside(written, outside); err != nil {
 		return plan{}, err
+	}
+	if len(sb.Workspace.Hidden) > 0 {
+		if host.Hidden, err = sources.hide(workspace.Rules(sb.Workspace)); err != nil {
+			return plan{}, err
+		}
 	}
 	rewritten, changes, err := spec.Rewrite(original, sb, host)
 	if err != nil {

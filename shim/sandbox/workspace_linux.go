@@ -20,7 +20,9 @@ import (
 type sources struct {
 	files []*os.File
 	rules []spec.FileRule
-	root  *os.File // the root file system, if it is a folder that the engine did not make (ctr run --rootfs)
+	// hidden are paths in the container that must lie behind a mount
+	hidden []string
+	root   *os.File // the root file system, if it is a folder that the engine did not make (ctr run --rootfs)
 }
 
 // openSources resolves the Source of every file rule, opens it without following a symlink and checks it. It returns the rules with
@@ -110,6 +112,9 @@ func (s *sources) verify(pid int) (written []*os.File, err error) {
 		if !same {
 			return written, &spec.RefusedError{Path: "root.path " + s.root.Name(), Reason: "was replaced while the container was being created"}
 		}
+	}
+	if err := verifyHidden(root, s.hidden); err != nil {
+		return written, err
 	}
 	for i, r := range s.rules {
 		fd, err := unix.Openat2(root, r.Path, &unix.OpenHow{

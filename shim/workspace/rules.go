@@ -116,8 +116,8 @@ func compile(text string) (pattern, error) {
 		return fail("it names nothing")
 	case len(text) > maxPattern:
 		return fail("it is too long")
-	case strings.ContainsAny(text, "[]\\\x00"):
-		return fail(`it has one of "[", "]", "\" or a zero byte`)
+	case strings.ContainsAny(text, "[\\\x00"):
+		return fail(`it has one of "[", "\" or a zero byte`)
 	}
 	p.parts = strings.Split(lower(rest), "/")
 	for _, part := range p.parts {
