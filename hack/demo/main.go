@@ -39,7 +39,7 @@ const (
 //go:embed agent.sh
 var agentScript []byte
 
-var binaries = []string{"cofferdam", "cofferdam-proxy", "containerd-shim-cofferdam-v1"}
+var binaries = []string{"cofferdam", "cofferdam-broker", "cofferdam-proxy", "containerd-shim-cofferdam-v1"}
 
 // artefacts is what is prepared before the world is entered.
 type artefacts struct {
