@@ -34,8 +34,10 @@ var attacks = []struct{ name, script, leaves string }{
 	{"the configuration, written after it was judged", `cp .git/config c; exec 5<>c; mv c .git/config; echo planted >&5; printf '[alias]\n\tx = !planted\n' >&5`, ".git/config"},
 	{"the configuration by a hard link", `ln .git/config c && echo planted >>c`, ".git/config"},
 	{"the configuration by truncating", `truncate -s 0 .git/config; echo planted >>.git/config`, ".git/config"},
-	{"the configuration that a folder gets by becoming a repository",
-		`mkdir -p n/objects; printf '[core]\n\tfsmonitor = planted\n' >n/config; mkdir n/refs; echo ref: refs/heads/x >n/HEAD; cp n/config n/all; ls -d n/HEAD n/refs && echo planted >got`, "got"},
+	{
+		"the configuration that a folder gets by becoming a repository",
+		`mkdir -p n/objects; printf '[core]\n\tfsmonitor = planted\n' >n/config; mkdir n/refs; echo ref: refs/heads/x >n/HEAD; cp n/config n/all; ls -d n/HEAD n/refs && echo planted >got`, "got",
+	},
 	{"core.hooksPath", `git config core.hooksPath planted`, ".git/config"},
 	{"a task file", `echo planted >.vscode/tasks.json`, ".vscode/tasks.json"},
 	{"a task file deep down", `mkdir -p a/b; mkdir a/b/.vscode; echo planted >a/b/.vscode/tasks.json`, "a/b/.vscode/tasks.json"},
@@ -48,8 +50,10 @@ var attacks = []struct{ name, script, leaves string }{
 	{"a workflow by renaming what is above it", `mkdir -p g/workflows; echo planted >g/workflows/x.yml; mv g .github`, ".github/workflows/x.yml"},
 	{"the project's policy", `echo planted >.cofferdam.yaml`, ".cofferdam.yaml"},
 	{"what the policy has read-only", `echo planted >frozen/x`, "frozen/x"},
-	{"many at once",
-		`for i in 1 2 3 4 5 6 7 8; do (for k in 1 2 3 4 5 6 7 8 9 10; do mkdir -p r$i/hooks; echo planted >r$i/hooks/pre-push; mv .git/hooks h$i$k; mv r$i/hooks .git/hooks; echo planted >.git/hooks/pre-push; done) & done; wait`, ".git/hooks/pre-push"},
+	{
+		"many at once",
+		`for i in 1 2 3 4 5 6 7 8; do (for k in 1 2 3 4 5 6 7 8 9 10; do mkdir -p r$i/hooks; echo planted >r$i/hooks/pre-push; mv .git/hooks h$i$k; mv r$i/hooks .git/hooks; echo planted >.git/hooks/pre-push; done) & done; wait`, ".git/hooks/pre-push",
+	},
 }
 
 // repository makes a workspace for the attacks.

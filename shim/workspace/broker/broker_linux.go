@@ -16,7 +16,8 @@ type broker struct {
 	oneID  bool // this process's ids are all there are
 	report *recorder
 
-	// names is held, shared, while a place is judged and changed, and alone by what changes where names lead.
+	// names is held while a call is carried out, from the look at its paths to the end: shared, or alone by what changes where names
+	// lead or what counts as a git directory. So what was judged is what is changed.
 	names   sync.RWMutex
 	aliases aliases
 	configs configs
@@ -79,11 +80,6 @@ func (w *worker) handle(n notification) {
 }
 
 func (w *worker) outcome(n notification, dir int) (out outcome) {
-	defer func() {
-		if recover() != nil { // a mistake of ours must not cost the agent's other calls
-			out = outcome{errno: unix.EIO}
-		}
-	}()
 	if out, ok := w.late.take(n); ok {
 		return out
 	}
@@ -94,10 +90,27 @@ func (w *worker) outcome(n notification, dir int) (out outcome) {
 	if do == nil {
 		return resumed
 	}
-	r := &request{worker: w, n: n, dir: dir}
-	if root, err := r.readlink("root"); err != nil || root != "/" { // to a process in a root of its own, paths mean something else
+	if root, err := (&request{worker: w, dir: dir}).readlink("root"); err != nil || root != "/" { // in a root of its own, paths mean something else
 		return resumed
 	}
+	w.names.RLock()
+	out = w.attempt(do, &request{worker: w, n: n, dir: dir})
+	w.names.RUnlock()
+	if out.alone {
+		w.names.Lock()
+		out = w.attempt(do, &request{worker: w, n: n, dir: dir, alone: true})
+		w.names.Unlock()
+	}
+	return out
+}
+
+// attempt carries a call out. A mistake of ours must not cost the agent's other calls.
+func (w *worker) attempt(do func(*request) outcome, r *request) (out outcome) {
+	defer func() {
+		if recover() != nil {
+			out = outcome{errno: unix.EIO}
+		}
+	}()
 	return do(r)
 }
 

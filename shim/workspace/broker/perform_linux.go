@@ -84,8 +84,6 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	case flags&unix.O_DIRECTORY != 0, flags&(unix.O_ACCMODE|unix.O_TRUNC) == unix.O_RDONLY:
 		return resumed
 	}
-	r.names.RLock()
-	defer r.names.RUnlock()
 	if out, refused := r.refuseObject(o); refused {
 		return out
 	}
@@ -143,16 +141,14 @@ func (r *request) create(e entry, flags int, mode uint32) outcome {
 // make has do put something new at an entry, as the caller. folder says that it is an empty folder.
 func (r *request) make(e entry, do func(credentials) outcome, folder bool) outcome {
 	if workspace.MakesGit(e.base) {
-		r.names.Lock()
-		defer r.names.Unlock()
+		if !r.alone {
+			return outcome{alone: true}
+		}
 		if v, err := r.becomesGit(e); err != nil {
 			return failed(err)
 		} else if v.Kind != workspace.Free {
 			return r.refuse(e.tree, e.name(), v)
 		}
-	} else {
-		r.names.RLock()
-		defer r.names.RUnlock()
 	}
 	if v := e.verdict(e.name()); v.Kind != workspace.Free && !(v.Kind == workspace.Folder && folder) {
 		if _, err := e.stat(); err == nil {
@@ -256,8 +252,6 @@ func (r *request) unlink(fd int, name string, flags int) outcome {
 	if err != nil {
 		return failed(err)
 	}
-	r.names.RLock()
-	defer r.names.RUnlock()
 	if err := r.asCaller(); err != nil {
 		return failed(err)
 	}
@@ -341,8 +335,6 @@ func (r *request) held(fd int) (object, bool) {
 
 // change has do change an object's attributes or content, as the caller.
 func (r *request) change(o object, do func() error) outcome {
-	r.names.RLock()
-	defer r.names.RUnlock()
 	if out, refused := r.refuseObject(o); refused {
 		return out
 	}

@@ -16,6 +16,9 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return outcome{errno: unix.EINVAL} // RENAME_WHITEOUT makes a device
 	}
+	if !r.alone {
+		return outcome{alone: true} // or what moves could become something else after it was judged
+	}
 	from, ok := r.target(oldFD, oldName)
 	if !ok {
 		return resumed
@@ -25,23 +28,6 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 		return resumed
 	}
 	moved, err := from.stat()
-	if err != nil {
-		return failed(err)
-	}
-	// Files change their names side by side; what changes where a name leads, or what counts as a git directory, does so alone.
-	whole := kind(moved) == unix.S_IFDIR || flags&unix.RENAME_EXCHANGE != 0 || workspace.MakesGit(to.base) ||
-		to.verdict(to.name()).Kind == workspace.GitConfig
-	if !whole {
-		r.names.RLock()
-		defer r.names.RUnlock()
-		if moved, err = from.stat(); err == nil && kind(moved) == unix.S_IFDIR { // a folder has taken the file's place
-			return outcome{errno: unix.EAGAIN}
-		}
-	} else {
-		r.names.Lock()
-		defer r.names.Unlock()
-		moved, err = from.stat()
-	}
 	if err != nil {
 		return failed(err)
 	}
@@ -253,7 +239,7 @@ func copyOf(e entry, text []byte, mode uint32) error {
 }
 
 // becomesGit judges what makes e's folder a git directory, which it was not before: what lies there already is then its configuration and its
-// hooks. The names are locked.
+// hooks. The request is alone.
 func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
 	free := workspace.Verdict{Kind: workspace.Free}
 	with := func(entry string) bool { return strings.EqualFold(entry, e.base) || e.has(e.dir, entry) }

@@ -10,11 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A request is one system call that waits for its answer. It is used by one goroutine, on one thread.
+// A request is one system call that waits for its answer. It is used by one goroutine, on one thread, which holds the names.
 type request struct {
 	*worker
 	n   notification
 	dir int // in /proc, the caller's: it is of no other thread that later has its number
+	// alone says that no other request is being carried out.
+	alone bool
 }
 
 // An outcome is the answer.
@@ -23,6 +25,7 @@ type outcome struct {
 	file    int        // a descriptor for the caller, owned by the outcome; 0: the answer is 0
 	cloexec bool
 	resume  bool // the kernel shall do it
+	alone   bool // nothing was done: it takes a request that is alone
 }
 
 // resumed leaves the call to the kernel, for which the workspace is read-only.
