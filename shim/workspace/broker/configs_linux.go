@@ -25,8 +25,11 @@ type place struct {
 // A change is of a configuration: from what somebody else wrote, or from nothing (nil), to what the agent made of it (nil: it was removed).
 type change struct{ was, is []byte }
 
-// maxChanges bounds what is remembered: what comes later is judged against what there is.
-const maxChanges = 4096
+// Bounds of what is remembered. What is not is judged against what there is, which allows less.
+const (
+	maxChanges    = 256
+	maxRemembered = 128 << 10 // bytes of one change's texts
+)
 
 // base is what a change at e is judged against. What is there and is not what the agent left was written by somebody else.
 func (c *configs) base(e entry) ([]byte, error) {
@@ -77,7 +80,11 @@ func (c *configs) remember(p place, ch change) {
 	if c.known == nil {
 		c.known = map[place]change{}
 	}
-	if _, ok := c.known[p]; ok || len(c.known) < maxChanges {
+	_, has := c.known[p]
+	switch {
+	case len(ch.was)+len(ch.is) > maxRemembered:
+		delete(c.known, p)
+	case has || len(c.known) < maxChanges:
 		c.known[p] = ch
 	}
 }

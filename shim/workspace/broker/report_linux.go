@@ -27,10 +27,12 @@ type Refusal struct {
 	Times  int    `json:"times"`
 }
 
-// Bounds of a report: what it lists, and what it counts exactly.
+// Bounds of a report: what it lists, the bytes of each name in it, and what it counts exactly. An agent chooses the names, and is not to make the
+// report too long to be told.
 const (
 	maxListed  = 200
-	maxCounted = 1 << 20
+	maxName    = 512
+	maxCounted = 1 << 18
 )
 
 // recorder gathers a Report. It is safe for concurrent use.
@@ -67,6 +69,7 @@ func (r *recorder) changed(name string) { r.count(r.written, &r.report.Changed, 
 func (r *recorder) removed(name string) { r.count(r.gone, &r.report.Removed, name) }
 
 func (r *recorder) executable(name string) {
+	name = name[:min(len(name), maxName)]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -80,6 +83,7 @@ func (r *recorder) executable(name string) {
 }
 
 func (r *recorder) refused(name string, v workspace.Verdict) {
+	name = name[:min(len(name), maxName)]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if i, seen := r.listed[name]; seen {
