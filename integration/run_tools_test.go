@@ -82,7 +82,7 @@ var tools = []tool{
 	{"git by https", []string{"git"}, gitScript + `work https://$HOST/git/project`, "Ann <ann@here.test> Ann <ann@here.test>\n", "Could not resolve host: evil.test"},
 	{"git by ssh", []string{"git", "ssh", "sshd"}, gitScript + `work ssh://root@$HOST$REPOS/project`, "Ann <ann@here.test> Ann <ann@here.test>\n", "Could not resolve hostname evil.test"},
 	{"npm", []string{"npm"}, `
-		printf "registry=https://$HOST/npm/\nfetch-retries=0\n" >.npmrc # it asks again for names that do not exist, for 70 seconds
+		printf "registry=https://$HOST/npm/\nfetch-retries=0\n" >~/.npmrc # a protected name in a workspace; it asks again for names that do not exist, for 70 seconds
 		echo '{"name": "x", "version": "1.0.0", "dependencies": {"greet": "^1.0.0"}}' >package.json
 		npm install
 		node -p 'require("greet")'`, "greetings by npm", "getaddrinfo ENOTFOUND evil.test"},
@@ -97,8 +97,8 @@ var tools = []tool{
 		go mod tidy
 		go run . 2>&1`, "greetings by go", "lookup evil.test on 10.200.0.1:53: no such host"},
 	{"cargo", []string{"cargo"}, `
-		mkdir .cargo src
-		printf '[registries.lab]\nindex = "https://'$HOST'/git/index"\n' >.cargo/config.toml
+		mkdir -p ~/.cargo src # in a workspace it is protected
+		printf '[registries.lab]\nindex = "https://'$HOST'/git/index"\n' >~/.cargo/config.toml
 		printf '[package]\nname = "x"\nversion = "1.0.0"\nedition = "2021"\n[dependencies]\ngreet = {version = "1", registry = "lab"}\n' >Cargo.toml
 		echo 'fn main() { println!("{}", greet::HELLO); }' >src/main.rs
 		cargo run`, "greetings by cargo", "failed to resolve address for evil.test"},
