@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -159,6 +160,20 @@ func TestRunToolsWork(t *testing.T) {
 	})
 }
 
+// whole reads a request to its end before it is served: a program that has its answer ready earlier would have HTTP/2 reset the stream, which
+// a client takes for a failure.
+func whole(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+		h.ServeHTTP(w, r)
+	})
+}
+
 // serveTools starts the servers and returns the flags of an agent that may reach them. It trusts the lab's authority as it does others: the
 // host does.
 func serveTools(t *testing.T, l *lab.Lab, p person) []string {
@@ -181,10 +196,10 @@ func serveTools(t *testing.T, l *lab.Lab, p person) []string {
 	}
 	servers := http.NewServeMux()
 	servers.Handle("/", files)
-	servers.Handle("/git/", &cgi.Handler{
+	servers.Handle("/git/", whole(&cgi.Handler{
 		Path: a.Paths["git"], Args: []string{"http-backend"}, Root: "/git", Stderr: io.Discard,
 		Env: []string{"GIT_PROJECT_ROOT=" + repos, "GIT_HTTP_EXPORT_ALL=1"},
-	})
+	}))
 	shell := sshServer(t, dir, keys)
 	for host, addr := range map[string]string{toolsHost: toolsAddr, evilHost: lab.Evil} {
 		l.SetName(host, addr)
