@@ -15,26 +15,37 @@ import (
 type aliases struct {
 	once  sync.Once
 	trees []*tree
-	found map[inode]workspace.Verdict
+	found map[inode]alias
 	err   error
 }
 
 type inode struct{ dev, ino uint64 }
 
+type alias struct {
+	workspace.Verdict
+	tree *tree
+	name string
+}
+
+// find is called as whom the process itself is: whoever first asks may not see all.
 func (a *aliases) find(o object) (workspace.Verdict, bool) {
 	a.once.Do(a.scan)
 	if a.err != nil { // it cannot be known
 		return workspace.Verdict{Kind: workspace.Protected, Pattern: "a file with several names", Reason: "looking for the others failed: " + a.err.Error()}, true
 	}
 	v, ok := a.found[inode{o.Dev, o.Ino}]
-	return v, ok
+	if !ok {
+		return workspace.Verdict{}, false
+	}
+	var st unix.Stat_t // a number is used again once its file is gone
+	err := unix.Fstatat(v.tree.fd, v.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return v.Verdict, err == nil && st.Dev == o.Dev && st.Ino == o.Ino
 }
 
 func (a *aliases) scan() {
-	a.found = map[inode]workspace.Verdict{}
+	a.found = map[inode]alias{}
 	for _, t := range a.trees {
-		left := maxWalk
-		a.err = walkFolder(t.fd, ".", "", &left, func(below string, file bool) error {
+		a.err = walkFolder(t.fd, ".", func(below string, file bool) error {
 			if !file {
 				return nil
 			}
@@ -49,10 +60,9 @@ func (a *aliases) scan() {
 				}
 				return err
 			}
-			if st.Nlink > 1 {
-				v.Reason += " (as " + path.Join(t.at, below) + ", which is the same file)"
-				a.found[inode{st.Dev, st.Ino}] = v
-			}
+			// Also one that has no other name left: a call may wait that was looked up by one.
+			v.Reason += " (as " + path.Join(t.at, below) + ", which is the same file)"
+			a.found[inode{st.Dev, st.Ino}] = alias{v, t, below}
 			return nil
 		})
 		if a.err != nil {

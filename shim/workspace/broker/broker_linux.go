@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,10 +16,13 @@ type broker struct {
 	proc   int  // /proc of this process's PID namespace
 	oneID  bool // this process's ids are all there are
 	report *recorder
+	own    credentials // this process's
 
-	// names is held while a call is carried out, from the look at its paths to the end: shared, or alone by what changes where names
-	// lead or what counts as a git directory. So what was judged is what is changed.
+	// names is held, shared, while a place is judged and changed, and alone by what changes where names lead. moves counts the latter: what
+	// was looked up before one is looked up again.
 	names   sync.RWMutex
+	moves   atomic.Uint64
+	mounts  map[uint64]bool // those of the workspaces in this process's namespace
 	aliases aliases
 	configs configs
 	late    latecomers
@@ -30,6 +34,7 @@ type worker struct {
 	listener listener
 	as       credentials // which the thread has for the file system
 	opened   []int       // by the request
+	status   []byte      // a buffer
 }
 
 // serve answers the calls of a listener on n threads until no process is left that could make one.
@@ -40,7 +45,7 @@ func (b *broker) serve(l listener, n int) error {
 		go func() {
 			// What is the thread's own, such as its ids, goes with it: it is never unlocked.
 			runtime.LockOSThread()
-			w := &worker{broker: b, listener: l, as: credentials{uid: -1, gid: -1, groups: "?"}}
+			w := &worker{broker: b, listener: l, as: unknown, status: make([]byte, maxStatus)}
 			ended <- w.run()
 		}()
 	}
@@ -73,13 +78,15 @@ func (w *worker) handle(n notification) {
 		return
 	}
 	w.answer(n, w.outcome(n, dir), dir)
-	for _, fd := range w.opened {
-		unix.Close(fd)
-	}
-	w.opened = w.opened[:0]
+	w.closeOpened()
 }
 
 func (w *worker) outcome(n notification, dir int) (out outcome) {
+	defer func() {
+		if recover() != nil { // a mistake of ours must not cost the agent's other calls
+			out = outcome{errno: unix.EIO}
+		}
+	}()
 	if out, ok := w.late.take(n); ok {
 		return out
 	}
@@ -90,28 +97,35 @@ func (w *worker) outcome(n notification, dir int) (out outcome) {
 	if do == nil {
 		return resumed
 	}
-	if root, err := (&request{worker: w, dir: dir}).readlink("root"); err != nil || root != "/" { // in a root of its own, paths mean something else
-		return resumed
-	}
-	w.names.RLock()
-	out = w.attempt(do, &request{worker: w, n: n, dir: dir})
-	w.names.RUnlock()
-	if out.alone {
-		w.names.Lock()
-		out = w.attempt(do, &request{worker: w, n: n, dir: dir, alone: true})
-		w.names.Unlock()
-	}
-	return out
-}
-
-// attempt carries a call out. A mistake of ours must not cost the agent's other calls.
-func (w *worker) attempt(do func(*request) outcome, r *request) (out outcome) {
-	defer func() {
-		if recover() != nil {
-			out = outcome{errno: unix.EIO}
+	defer func() { // also of a call that was looked up again
+		if out.resume {
+			out = w.resume(n, dir)
 		}
 	}()
-	return do(r)
+	for range maxAgain {
+		r := &request{worker: w, n: n, dir: dir, began: w.moves.Load()}
+		if root, err := r.readlink("root"); err != nil || root != "/" { // to a process in a root of its own, paths mean something else
+			return resumed
+		}
+		if err := r.asCaller(); err != nil {
+			return failed(err)
+		}
+		if out = do(r); !out.again {
+			return out
+		}
+		w.closeOpened()
+	}
+	return outcome{errno: unix.EAGAIN}
+}
+
+// maxAgain is how often a call is looked up.
+const maxAgain = 100
+
+func (w *worker) closeOpened() {
+	for _, fd := range w.opened {
+		unix.Close(fd)
+	}
+	w.opened = w.opened[:0]
 }
 
 // answer answers, and closes dir unless it keeps it.

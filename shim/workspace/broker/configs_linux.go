@@ -1,7 +1,7 @@
 package broker
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"errors"
 	"sync"
 
@@ -15,6 +15,7 @@ import (
 type configs struct {
 	mu    sync.Mutex
 	known map[place]change
+	kept  int // bytes
 }
 
 type place struct {
@@ -22,13 +23,29 @@ type place struct {
 	name string
 }
 
-// A change is of a configuration: from what somebody else wrote, or from nothing (nil), to what the agent made of it (nil: it was removed).
-type change struct{ was, is []byte }
+// A change is of a configuration: from what somebody else wrote, or from nothing (nil), to what the agent made of it.
+type change struct {
+	was []byte
+	is  sum
+}
 
-// Bounds of what is remembered. What is not is judged against what there is, which allows less.
+// A sum is that of a text; there is none of nil: it was removed.
+type sum struct {
+	exists bool
+	of     [sha256.Size]byte
+}
+
+func sumOf(text []byte) sum {
+	if text == nil {
+		return sum{}
+	}
+	return sum{true, sha256.Sum256(text)}
+}
+
+// Bounds of what is remembered. What would go beyond is refused: it would be judged, the next time, against what the agent has made.
 const (
-	maxChanges    = 256
-	maxRemembered = 128 << 10 // bytes of one change's texts
+	maxChanges = 4096
+	maxKept    = 32 << 20 // bytes of texts
 )
 
 // base is what a change at e is judged against. What is there and is not what the agent left was written by somebody else.
@@ -40,7 +57,7 @@ func (c *configs) base(e entry) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known, ok := c.known[place{e.tree, e.name()}]
-	if ok && (known.is == nil) == errors.Is(err, unix.ENOENT) && bytes.Equal(known.is, now) {
+	if ok && known.is == sumOf(now) {
 		return known.was, nil
 	}
 	return now, nil
@@ -55,7 +72,7 @@ func (c *configs) judge(e entry, text []byte) (happened func(), err error) {
 	if err := judge(e, base, text); err != nil {
 		return nil, err
 	}
-	return func() { c.remember(place{e.tree, e.name()}, change{base, text}) }, nil
+	return c.remember(place{e.tree, e.name()}, base, text)
 }
 
 // judgeMove judges that a configuration goes from one place and begins at another one, where it is the agent's.
@@ -71,22 +88,33 @@ func (c *configs) judgeMove(from, to entry) (happened func(), err error) {
 	if err := judge(to, nil, text); err != nil {
 		return nil, err
 	}
-	return func() { gone(); c.remember(place{to.tree, to.name()}, change{nil, text}) }, nil
+	came, err := c.remember(place{to.tree, to.name()}, nil, text)
+	if err != nil {
+		return nil, err
+	}
+	return func() { gone(); came() }, nil
 }
 
-func (c *configs) remember(p place, ch change) {
+// remember returns what remembers a change once it has happened.
+func (c *configs) remember(p place, was, is []byte) (happened func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.known == nil {
-		c.known = map[place]change{}
+	if _, ok := c.known[p]; !ok && (len(c.known) >= maxChanges || c.kept+len(was) > maxKept) {
+		return nil, errors.New("too many git configurations have been changed")
 	}
-	_, has := c.known[p]
-	switch {
-	case len(ch.was)+len(ch.is) > maxRemembered:
-		delete(c.known, p)
-	case has || len(c.known) < maxChanges:
-		c.known[p] = ch
-	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.known == nil {
+			c.known = map[place]change{}
+		}
+		c.kept -= len(c.known[p].was)
+		if delete(c.known, p); was == nil && is == nil {
+			return // it came and went
+		}
+		c.known[p] = change{was, sumOf(is)}
+		c.kept += len(was)
+	}, nil
 }
 
 func judge(e entry, was, is []byte) error {

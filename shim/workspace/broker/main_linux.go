@@ -209,6 +209,9 @@ func serveSandbox() error {
 		return fmt.Errorf("read configuration: %w", err)
 	}
 	b := &broker{proc: fdMounts, oneID: config.OneID, report: newRecorder()}
+	if err := b.know(); err != nil {
+		return fmt.Errorf("read /proc/self: %w", err)
+	}
 	for i := 0; ; i++ {
 		at, err := pathOf(b.proc, fdTrees+i)
 		if errors.Is(err, unix.ENOENT) { // no such descriptor
@@ -228,6 +231,9 @@ func serveSandbox() error {
 		b.trees = append(b.trees, t)
 	}
 	b.aliases.trees = b.trees
+	if b.mounts, err = b.writable(); err != nil {
+		return fmt.Errorf("read mounts: %w", err)
+	}
 	program, err := filter(os.Getpid()).Program()
 	if err == nil {
 		err = load.Filter(program)
@@ -236,6 +242,17 @@ func serveSandbox() error {
 		return fmt.Errorf("restrict system calls: %w", err)
 	}
 	return b.obey(fdControl)
+}
+
+// know reads this process's own credentials.
+func (b *broker) know() error {
+	self, err := unix.Openat(b.proc, "self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
+	b.own, err = readCredentials(self, make([]byte, maxStatus))
+	return err
 }
 
 func readConfig() (c Config, err error) {

@@ -36,6 +36,17 @@ func (r *request) open(fd int, name string, flags int, mode uint32) outcome {
 		return outcome{errno: unix.EOPNOTSUPP} // programs then make a file with a name
 	}
 	exclusive := flags&(unix.O_CREAT|unix.O_EXCL) == unix.O_CREAT|unix.O_EXCL
+	if own, ok := r.ownDescriptor(name); ok { // it may have no name any more
+		n, err := strconv.Atoi(own)
+		if err != nil {
+			return resumed
+		}
+		o, ok := r.held(n)
+		if !ok {
+			return resumed
+		}
+		return r.openObject(o, flags, exclusive)
+	}
 	for range maxLinks {
 		o, err := r.find(abs, flags&unix.O_NOFOLLOW == 0 && !exclusive)
 		if err == nil {
@@ -84,11 +95,13 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	case flags&unix.O_DIRECTORY != 0, flags&(unix.O_ACCMODE|unix.O_TRUNC) == unix.O_RDONLY:
 		return resumed
 	}
+	release, ok := r.hold(false)
+	defer release()
+	if !ok {
+		return stale
+	}
 	if out, refused := r.refuseObject(o); refused {
 		return out
-	}
-	if err := r.asCaller(); err != nil {
-		return failed(err)
 	}
 	f, err := r.reopen(o, flags&allowedFlags&^(unix.O_CREAT|unix.O_EXCL))
 	if err != nil {
@@ -109,7 +122,12 @@ func (r *request) refuseObject(o object) (outcome, bool) {
 		return r.refuse(o.tree, o.name, v), true
 	}
 	if kind(o.Stat_t) == unix.S_IFREG && o.Nlink > 1 {
-		if v, ok := r.aliases.find(o); ok {
+		var v workspace.Verdict
+		var ok bool
+		if err := r.asOwn(func() error { v, ok = r.aliases.find(o); return nil }); err != nil {
+			return failed(err), true
+		}
+		if ok {
 			return r.refuse(o.tree, o.name, v), true
 		}
 	}
@@ -140,10 +158,12 @@ func (r *request) create(e entry, flags int, mode uint32) outcome {
 
 // make has do put something new at an entry, as the caller. folder says that it is an empty folder.
 func (r *request) make(e entry, do func(credentials) outcome, folder bool) outcome {
+	release, ok := r.hold(workspace.MakesGit(e.base))
+	defer release()
+	if !ok {
+		return stale
+	}
 	if workspace.MakesGit(e.base) {
-		if !r.alone {
-			return outcome{alone: true}
-		}
 		if v, err := r.becomesGit(e); err != nil {
 			return failed(err)
 		} else if v.Kind != workspace.Free {
@@ -156,15 +176,14 @@ func (r *request) make(e entry, do func(credentials) outcome, folder bool) outco
 		}
 		return r.refuse(e.tree, e.name(), v)
 	}
-	c, err := r.caller()
-	if err != nil {
-		return failed(err)
+	if r.oneID { // else it is known
+		var err error
+		if r.who, err = readCredentials(r.dir, r.status); err != nil {
+			return failed(err)
+		}
 	}
-	if err := r.impersonate(c); err != nil {
-		return failed(err)
-	}
-	out := do(c)
-	if out.errno == 0 {
+	out := do(r.who)
+	if out.errno == 0 && !out.again {
 		r.report.changed(e.name())
 	}
 	return out
@@ -235,6 +254,9 @@ func (r *request) link(oldFD int, oldName string, newFD int, newName string, fla
 		if out, refused := r.refuseObject(o); refused { // or it could be written by its new name
 			return out
 		}
+		if st, err := from.stat(); err != nil || st.Dev != o.Dev || st.Ino != o.Ino { // another file has its name now
+			return stale
+		}
 		return done(unix.Linkat(from.parent, from.base, e.parent, e.base, 0))
 	}, false)
 }
@@ -248,11 +270,13 @@ func (r *request) unlink(fd int, name string, flags int) outcome {
 	if !ok || !folder && name[len(name)-1] == '/' {
 		return resumed
 	}
+	release, ok := r.hold(workspace.MakesGit(e.base))
+	defer release()
+	if !ok {
+		return stale
+	}
 	st, err := e.stat()
 	if err != nil {
-		return failed(err)
-	}
-	if err := r.asCaller(); err != nil {
 		return failed(err)
 	}
 	v, happened := e.verdict(e.name()), func() {}
@@ -266,23 +290,33 @@ func (r *request) unlink(fd int, name string, flags int) outcome {
 	default:
 		return r.refuse(e.tree, e.name(), v)
 	}
+	var also []func()
+	if v, err := r.ceasesGit(e, &also); err != nil {
+		return failed(err)
+	} else if v.Kind != workspace.Free {
+		return r.refuse(e.tree, e.name(), v)
+	}
 	if err := unix.Unlinkat(e.parent, e.base, flags); err != nil {
 		return failed(err)
 	}
 	happened()
+	for _, f := range also {
+		f()
+	}
 	r.report.removed(e.name())
 	return outcome{}
 }
 
-func (r *request) asCaller() error {
-	if r.oneID {
-		return nil
+// hold takes the names, alone or with others, and reports whether they lead where they did when the call's paths were looked up.
+func (r *request) hold(alone bool) (release func(), ok bool) {
+	if alone {
+		r.names.Lock()
+		release = r.names.Unlock
+	} else {
+		r.names.RLock()
+		release = r.names.RUnlock
 	}
-	c, err := r.caller()
-	if err != nil {
-		return err
-	}
-	return r.impersonate(c)
+	return release, r.moves.Load() == r.began
 }
 
 func (r *request) truncate(name string, length int64) outcome {
@@ -312,11 +346,10 @@ func (r *request) existing(fd int, name string, follow bool) (object, bool) {
 
 // held is the object behind a descriptor of the caller's.
 func (r *request) held(fd int) (object, bool) {
-	o, err := unix.Openat(r.dir, "fd/"+strconv.Itoa(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+	o, err := r.theirDescriptor(fd)
 	if err != nil {
 		return object{}, false
 	}
-	r.close(o)
 	// By its path, since the descriptor is of the agent's mount, which is read-only.
 	abs, err := r.readlink("fd/" + strconv.Itoa(fd))
 	if err != nil {
@@ -335,11 +368,13 @@ func (r *request) held(fd int) (object, bool) {
 
 // change has do change an object's attributes or content, as the caller.
 func (r *request) change(o object, do func() error) outcome {
+	release, ok := r.hold(false)
+	defer release()
+	if !ok {
+		return stale
+	}
 	if out, refused := r.refuseObject(o); refused {
 		return out
-	}
-	if err := r.asCaller(); err != nil {
-		return failed(err)
 	}
 	if err := do(); err != nil {
 		return failed(err)
@@ -356,13 +391,33 @@ func (r *request) chmod(o object, mode uint32) outcome {
 	case unix.S_IFDIR:
 		allowed = 0o3777
 	}
-	return r.change(o, func() error {
+	do := func() error {
 		err := unix.Fchmodat(r.proc, "self/fd/"+strconv.Itoa(o.fd), mode&allowed, 0)
 		if err == nil && kind(o.Stat_t) == unix.S_IFREG && mode&0o111 != 0 && o.Mode&0o111 == 0 {
 			r.report.executable(path.Join(o.at, o.name))
 		}
 		return err
-	})
+	}
+	if kind(o.Stat_t) == unix.S_IFREG && (mode^o.Mode)&fileMode&^0o111 == 0 {
+		return r.mark(o, do)
+	}
+	return r.change(o, do)
+}
+
+// mark is change where it is about whether a file is executable. A git configuration may be that too: by trying so git finds out whether the file
+// system knows such files, and tracks modes only then.
+func (r *request) mark(o object, do func() error) outcome {
+	release, ok := r.hold(false)
+	if !ok {
+		release()
+		return stale
+	}
+	if o.verdict(o.name).Kind != workspace.GitConfig {
+		release()
+		return r.change(o, do)
+	}
+	defer release()
+	return done(do())
 }
 
 func (r *request) chown(o object, uid, gid int) outcome {
@@ -386,9 +441,6 @@ func (r *request) setTimes(o object, times *[2]unix.Timespec) outcome {
 func (r *request) access(o object, mode uint32) outcome {
 	if o.verdict(o.name).Kind != workspace.Free {
 		return resumed // read-only, as the kernel says
-	}
-	if err := r.asCaller(); err != nil {
-		return failed(err)
 	}
 	return done(unix.Faccessat2(o.fd, "", mode, unix.AT_EACCESS|unix.AT_EMPTY_PATH))
 }

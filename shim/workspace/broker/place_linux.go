@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"path"
 	"strconv"
 	"strings"
@@ -36,10 +37,11 @@ func (t *tree) openFolder(name string) (int, error) {
 	return unix.Openat2(t.fd, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve})
 }
 
-// has reports whether a folder has an entry.
+// has reports whether a folder has an entry, or may have one that the caller cannot see.
 func (t *tree) has(dir, entry string) bool {
 	var st unix.Stat_t
-	return unix.Fstatat(t.fd, dir+"/"+entry, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+	err := unix.Fstatat(t.fd, dir+"/"+entry, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil || errors.Is(err, unix.EACCES)
 }
 
 // isGit reports whether the folder is a git directory by what it holds.

@@ -16,9 +16,6 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return outcome{errno: unix.EINVAL} // RENAME_WHITEOUT makes a device
 	}
-	if !r.alone {
-		return outcome{alone: true} // or what moves could become something else after it was judged
-	}
 	from, ok := r.target(oldFD, oldName)
 	if !ok {
 		return resumed
@@ -27,11 +24,21 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 	if !ok {
 		return resumed
 	}
+	// Files change their names side by side; what changes where a name leads, or what counts as a git directory, does so alone.
+	release, ok := r.hold(false)
 	moved, err := from.stat()
-	if err != nil {
-		return failed(err)
+	leads := kind(moved) == unix.S_IFDIR || flags&unix.RENAME_EXCHANGE != 0
+	if ok && err == nil && (leads || workspace.MakesGit(from.base) || workspace.MakesGit(to.base) || to.verdict(to.name()).Kind == workspace.GitConfig) {
+		release()
+		release, ok = r.hold(true)
+		moved, err = from.stat()
+		ok = ok && (leads || kind(moved) != unix.S_IFDIR)
 	}
-	if err := r.asCaller(); err != nil {
+	defer func() { release() }()
+	switch {
+	case !ok:
+		return stale
+	case err != nil:
 		return failed(err)
 	}
 	if kind(moved) != unix.S_IFDIR && flags == 0 {
@@ -43,7 +50,13 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 	if out, refused := r.refuseMove(from, to, moved, &happened); refused {
 		return out
 	}
-	if flags&unix.RENAME_EXCHANGE != 0 {
+	if flags&unix.RENAME_EXCHANGE == 0 {
+		if v, err := r.ceasesGit(from, &happened); err != nil {
+			return failed(err)
+		} else if v.Kind != workspace.Free {
+			return r.refuse(from.tree, from.name(), v)
+		}
+	} else {
 		other, err := to.stat()
 		if err != nil {
 			return failed(err)
@@ -52,7 +65,11 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 			return out
 		}
 	}
-	if err := unix.Renameat2(from.parent, from.base, to.parent, to.base, flags); err != nil {
+	err = unix.Renameat2(from.parent, from.base, to.parent, to.base, flags)
+	if leads {
+		r.moves.Add(1) // not before: who begins now looks the new names up
+	}
+	if err != nil {
 		return failed(err)
 	}
 	for _, f := range happened {
@@ -73,9 +90,15 @@ func (r *request) refuseMove(from, to entry, moved unix.Stat_t, happened *[]func
 			return r.refuse(to.tree, to.name(), v), true
 		}
 	}
+	isGit := func(dir string) bool { // once it has happened
+		if rest, ok := strings.CutPrefix(dir+"/", to.name()+"/"); ok {
+			return from.isGit(path.Join(from.name(), rest))
+		}
+		return to.isGit(dir)
+	}
 	var out outcome
 	err := r.walk(from, kind(moved) == unix.S_IFDIR, func(below string, file bool) error {
-		old, now := from.verdict(path.Join(from.name(), below)), to.verdict(path.Join(to.name(), below))
+		old, now := from.verdict(path.Join(from.name(), below)), to.judge.Judge(path.Join(to.name(), below), isGit)
 		switch {
 		case old.Kind == workspace.Free && now.Kind == workspace.Free:
 			return nil
@@ -123,17 +146,24 @@ func (r *request) walk(e entry, folder bool, f func(below string, file bool) err
 	if err := f("", !folder); err != nil || !folder {
 		return err
 	}
-	left := maxWalk
-	return walkFolder(e.parent, e.base, "", &left, f)
+	return walkFolder(e.parent, e.base, f)
 }
 
-func walkFolder(parent int, base, below string, left *int, f func(below string, file bool) error) error {
+// walkFolder does so for what lies in a folder. Deeper than a path can be, where nothing could be changed any more, it fails.
+func walkFolder(parent int, base string, f func(below string, file bool) error) error {
+	left := maxWalk
+	return walkBelow(parent, base, "", &left, make([]byte, 32<<10), f)
+}
+
+func walkBelow(parent int, base, below string, left *int, b []byte, f func(below string, file bool) error) error {
+	if len(below) > maxPath {
+		return unix.ENAMETOOLONG
+	}
 	fd, err := unix.Openat2(parent, base, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve})
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 32<<10)
 	for {
 		n, err := unix.ReadDirent(fd, b)
 		if err != nil || n <= 0 {
@@ -156,7 +186,7 @@ func walkFolder(parent int, base, below string, left *int, f func(below string, 
 				return err
 			}
 			if kind(st) == unix.S_IFDIR {
-				if err := walkFolder(fd, entry, name, left, f); err != nil {
+				if err := walkBelow(fd, entry, name, left, b, f); err != nil {
 					return err
 				}
 			}
@@ -239,15 +269,12 @@ func copyOf(e entry, text []byte, mode uint32) error {
 }
 
 // becomesGit judges what makes e's folder a git directory, which it was not before: what lies there already is then its configuration and its
-// hooks. The request is alone.
+// hooks. The names are locked.
 func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
 	free := workspace.Verdict{Kind: workspace.Free}
 	with := func(entry string) bool { return strings.EqualFold(entry, e.base) || e.has(e.dir, entry) }
 	if strings.EqualFold(path.Base(e.dir), ".git") || e.isGit(e.dir) || !workspace.IsGit(with) {
 		return free, nil
-	}
-	protected := func(base, reason string) (workspace.Verdict, error) {
-		return workspace.Verdict{Kind: workspace.Protected, Pattern: base + " of a git directory", Reason: reason}, nil
 	}
 	for _, base := range []string{"config", "config.worktree"} {
 		config := entry{e.tree, e.parent, e.dir, base}
@@ -259,20 +286,63 @@ func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
 			return free, err
 		}
 		if kind(st) != unix.S_IFREG {
-			return protected(base, "it is no regular file")
+			return protected(base, "it is no regular file"), nil
 		}
 		text, err := read(config)
 		if err != nil {
 			return free, err
 		}
 		if err := judge(config, nil, text); err != nil {
-			return protected(base, err.Error())
+			return protected(base, err.Error()), nil
+		}
+		happened, err := r.configs.remember(place{config.tree, config.name()}, nil, text)
+		if err != nil {
+			return protected(base, err.Error()), nil
 		}
 		if err := copyOf(config, text, st.Mode); err != nil {
 			return free, err
 		}
-		r.configs.remember(place{config.tree, config.name()}, change{nil, text})
+		happened()
 	}
+	return emptyPlaces(e)
+}
+
+// ceasesGit judges what takes away the entry that makes e's folder a git directory: all that is protected in there would be free. So it must be
+// such that it may go. What is to be done once it has happened is added to happened. The names are locked.
+func (r *request) ceasesGit(e entry, happened *[]func()) (workspace.Verdict, error) {
+	free := workspace.Verdict{Kind: workspace.Free}
+	without := func(entry string) bool { return !strings.EqualFold(entry, e.base) && e.has(e.dir, entry) }
+	if !workspace.MakesGit(e.base) || strings.EqualFold(path.Base(e.dir), ".git") || !e.isGit(e.dir) || workspace.IsGit(without) {
+		return free, nil
+	}
+	for _, base := range []string{"config", "config.worktree"} {
+		config := entry{e.tree, e.parent, e.dir, base}
+		st, err := config.stat()
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return free, err
+		}
+		if kind(st) != unix.S_IFREG {
+			return protected(base, "it is no regular file"), nil
+		}
+		f, err := r.configs.judge(config, nil)
+		if err != nil {
+			return protected(base, err.Error()), nil
+		}
+		*happened = append(*happened, f)
+	}
+	return emptyPlaces(e)
+}
+
+func protected(base, reason string) workspace.Verdict {
+	return workspace.Verdict{Kind: workspace.Protected, Pattern: base + " of a git directory", Reason: reason}
+}
+
+// emptyPlaces looks whether what git uses in e's folder, besides its configuration, is nothing.
+func emptyPlaces(e entry) (workspace.Verdict, error) {
+	free := workspace.Verdict{Kind: workspace.Free}
 	for base, allowed := range map[string]func(name string) bool{
 		"hooks":    func(name string) bool { return strings.HasSuffix(name, ".sample") && !strings.Contains(name, "/") },
 		"remotes":  func(string) bool { return false },
@@ -287,17 +357,16 @@ func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
 			return free, err
 		}
 		if kind(st) != unix.S_IFDIR {
-			return protected(base, "it is no folder")
+			return protected(base, "it is no folder"), nil
 		}
-		left := maxWalk
-		err = walkFolder(folder.parent, folder.base, "", &left, func(below string, file bool) error {
+		err = walkFolder(folder.parent, folder.base, func(below string, file bool) error {
 			if !file || !allowed(below) {
 				return unix.EROFS
 			}
 			return nil
 		})
 		if errors.Is(err, unix.EROFS) {
-			return protected(base, "git would use what lies in there")
+			return protected(base, "git would use what lies in there"), nil
 		}
 		if err != nil {
 			return free, err

@@ -39,15 +39,3 @@ func TestChangedPathsAreCountedOnce(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
-
-// TestWhatIsRememberedOfConfigurationsIsBounded: an agent makes as many repositories as it likes.
-func TestWhatIsRememberedOfConfigurationsIsBounded(t *testing.T) {
-	var c configs
-	for i := range 2 * maxChanges {
-		c.remember(place{name: fmt.Sprint(i)}, change{is: make([]byte, maxRemembered)})
-		c.remember(place{name: "large"}, change{is: make([]byte, maxRemembered+1)})
-	}
-	if _, ok := c.known[place{name: "large"}]; ok || len(c.known) != maxChanges {
-		t.Errorf("%d are remembered", len(c.known))
-	}
-}

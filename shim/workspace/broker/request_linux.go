@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A request is one system call that waits for its answer. It is used by one goroutine, on one thread, which holds the names.
+// A request is one system call that waits for its answer. It is used by one goroutine, on one thread.
 type request struct {
 	*worker
 	n   notification
 	dir int // in /proc, the caller's: it is of no other thread that later has its number
-	// alone says that no other request is being carried out.
-	alone bool
+	who credentials
+	// began is what broker.moves was before anything was looked up.
+	began uint64
 }
 
 // An outcome is the answer.
@@ -25,11 +26,14 @@ type outcome struct {
 	file    int        // a descriptor for the caller, owned by the outcome; 0: the answer is 0
 	cloexec bool
 	resume  bool // the kernel shall do it
-	alone   bool // nothing was done: it takes a request that is alone
+	again   bool // names led elsewhere meanwhile: from the start
 }
 
 // resumed leaves the call to the kernel, for which the workspace is read-only.
 var resumed = outcome{resume: true}
+
+// stale is the outcome of a call whose paths were looked up too early.
+var stale = outcome{again: true}
 
 func failed(err error) outcome {
 	if errno, ok := errors.AsType[unix.Errno](err); ok && errno != 0 {
@@ -100,6 +104,9 @@ func (r *request) base(fd int) (string, error) {
 func (r *request) readlink(name string) (string, error) {
 	b := make([]byte, maxPath)
 	n, err := unix.Readlinkat(r.dir, name, b)
+	if errors.Is(err, unix.EACCES) {
+		err = r.asOwn(func() (err error) { n, err = unix.Readlinkat(r.dir, name, b); return err })
+	}
 	if err != nil {
 		return "", err
 	}
@@ -107,6 +114,26 @@ func (r *request) readlink(name string) (string, error) {
 		return "", unix.ENOENT
 	}
 	return string(b[:n]), nil
+}
+
+// openLink opens (O_PATH) what one of the caller's links in /proc leads to; it is closed with the request.
+func (r *request) openLink(name string) (fd int, err error) {
+	const flags = unix.O_PATH | unix.O_CLOEXEC
+	if fd, err = unix.Openat(r.dir, name, flags, 0); errors.Is(err, unix.EACCES) {
+		err = r.asOwn(func() (err error) { fd, err = unix.Openat(r.dir, name, flags, 0); return err })
+	}
+	if err == nil {
+		r.close(fd)
+	}
+	return fd, err
+}
+
+// theirDescriptor opens what a descriptor of the caller's is of.
+func (r *request) theirDescriptor(fd int) (int, error) {
+	if fd < 0 {
+		return -1, unix.EBADF
+	}
+	return r.openLink("fd/" + strconv.Itoa(fd))
 }
 
 // absolute makes a path of the caller's one that means the same here.
@@ -151,62 +178,95 @@ func (r *request) ownDescriptor(path string) (string, bool) {
 type credentials struct {
 	uid, gid int
 	groups   string // as in proc_pid_status(5)
+	rights   uint64 // effective capabilities
 	umask    uint32
 }
 
-// caller reads the caller's credentials.
-func (r *request) caller() (c credentials, err error) {
-	fd, err := unix.Openat(r.dir, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// unknown are nobody's.
+var unknown = credentials{uid: -1, gid: -1, groups: "?"}
+
+// maxStatus is more than there is in /proc/PID/status; who is in more groups writes nothing.
+const maxStatus = 16 << 10
+
+// readCredentials reads those of the thread whose folder in /proc this is.
+func readCredentials(dir int, b []byte) (c credentials, err error) {
+	fd, err := unix.Openat(dir, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return c, err
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 8192)
 	n, err := unix.Read(fd, b)
 	if err != nil {
 		return c, err
 	}
 	seen := 0
-	for line := range strings.Lines(string(b[:n])) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		value = strings.TrimSpace(value)
-		var number int64
-		switch key {
+	for line := range bytes.Lines(b[:n]) {
+		key, value, _ := bytes.Cut(line, []byte(":"))
+		var text string
+		switch string(key) {
+		case "Umask", "Uid", "Gid", "Groups", "CapEff":
+			text = string(bytes.TrimSpace(value))
+		default:
+			continue
+		}
+		var number uint64
+		switch string(key) {
 		case "Umask":
-			number, err = strconv.ParseInt(value, 8, 32)
+			number, err = strconv.ParseUint(text, 8, 32)
 			c.umask = uint32(number)
 		case "Uid", "Gid":
-			fields := strings.Fields(value) // real, effective, saved, of the file system
+			fields := strings.Fields(text) // real, effective, saved, of the file system
 			if len(fields) != 4 {
 				return c, unix.EPERM
 			}
-			number, err = strconv.ParseInt(fields[3], 10, 64)
-			if key == "Uid" {
+			number, err = strconv.ParseUint(fields[3], 10, 32)
+			if string(key) == "Uid" {
 				c.uid = int(number)
 			} else {
 				c.gid = int(number)
 			}
 		case "Groups":
-			c.groups = value
-		default:
-			continue
+			c.groups = text
+		case "CapEff":
+			c.rights, err = strconv.ParseUint(text, 16, 64)
 		}
 		if err != nil {
 			return c, unix.EPERM
 		}
-		seen++
+		if seen++; seen == 5 {
+			return c, nil
+		}
 	}
-	if seen != 4 {
-		return c, unix.EPERM
-	}
-	return c, nil
+	return c, unix.EPERM
 }
 
-// impersonate makes this thread, for the file system, the caller.
-func (w *worker) impersonate(c credentials) error {
-	if w.oneID { // there is nobody else that it could be
+// asCaller makes this thread, for the file system, the caller, whose paths it is to look up and whose files it is to make.
+func (r *request) asCaller() (err error) {
+	if r.oneID { // there is nobody else that it could be
 		return nil
 	}
+	if r.who, err = readCredentials(r.dir, r.status); err != nil {
+		return err
+	}
+	return r.impersonate(r.who)
+}
+
+// asOwn has do look, as the process itself, at what of a caller only its own user and root may see.
+func (r *request) asOwn(do func() error) error {
+	if r.oneID {
+		return do()
+	}
+	if err := r.impersonate(r.own); err != nil {
+		return err
+	}
+	return errors.Join(do(), r.impersonate(r.who))
+}
+
+// Rights of the file system (capabilities(7)): of these the thread has those that the caller has. The others of [keep] it has always.
+const fileRights = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID
+
+// impersonate makes this thread somebody.
+func (w *worker) impersonate(c credentials) error {
 	if c.groups != w.as.groups {
 		var list []uint32
 		for f := range strings.FieldsSeq(c.groups) {
@@ -232,12 +292,25 @@ func (w *worker) impersonate(c credentials) error {
 		}
 		w.as.gid = c.gid
 	}
-	if c.uid != w.as.uid {
-		if err := set(unix.SYS_SETFSUID, c.uid); err != nil {
-			return err
-		}
-		w.as.uid = c.uid
+	// In another user namespace a caller's capabilities are about its own ids alone: only the host's root has them here.
+	rights := w.own.rights &^ fileRights
+	if c.uid == 0 {
+		rights |= w.own.rights & fileRights & c.rights
 	}
+	if c.uid == w.as.uid && rights == w.as.rights {
+		return nil
+	}
+	w.as.uid = unknown.uid // until both are set: the kernel changes rights with the id (capabilities(7))
+	if err := set(unix.SYS_SETFSUID, c.uid); err != nil {
+		return err
+	}
+	data := [2]unix.CapUserData{
+		{Effective: uint32(rights), Permitted: uint32(w.own.rights)}, {Effective: uint32(rights >> 32), Permitted: uint32(w.own.rights >> 32)},
+	}
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+		return err
+	}
+	w.as.uid, w.as.rights = c.uid, rights
 	return nil
 }
 

@@ -2,4 +2,7 @@ package broker
 
 import "golang.org/x/sys/unix"
 
-const sysNewfstatat = unix.SYS_NEWFSTATAT
+const (
+	sysNewfstatat = unix.SYS_NEWFSTATAT
+	sysChmod      = unix.SYS_CHMOD
+)

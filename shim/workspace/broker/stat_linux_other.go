@@ -4,4 +4,7 @@ package broker
 
 import "golang.org/x/sys/unix"
 
-const sysNewfstatat = unix.SYS_FSTATAT
+const (
+	sysNewfstatat = unix.SYS_FSTATAT
+	sysChmod      = -1 // there is none
+)

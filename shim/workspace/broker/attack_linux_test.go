@@ -1,0 +1,240 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/shim/workspace"
+)
+
+// desk is a broker without a listener: a test makes the requests, and so their order.
+func desk(t *testing.T) (*broker, string) {
+	t.Helper()
+	dir := t.TempDir()
+	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(proc); unix.Close(top) })
+	judge, err := workspace.NewJudge(workspace.Rules{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &broker{proc: proc, oneID: true, report: newRecorder(), trees: []*tree{{at: dir, fd: top, judge: judge}}}
+	b.aliases.trees = b.trees
+	return b, dir
+}
+
+// request is one of this process's own.
+func (b *broker) request(t *testing.T) *request {
+	t.Helper()
+	dir, err := unix.Open("/proc/self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &worker{broker: b, as: unknown, status: make([]byte, maxStatus)}
+	t.Cleanup(func() { unix.Close(dir); w.closeOpened() })
+	return &request{worker: w, dir: dir, began: b.moves.Load()}
+}
+
+// must is for a step that is allowed.
+func must(t *testing.T, what string, out outcome) {
+	t.Helper()
+	if out.errno != 0 || out.resume || out.again {
+		t.Fatalf("%s: %+v", what, out)
+	}
+	out.close()
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestANameIsJudgedWhereItLeads has a folder get a name that protects what lies in it, between the moment in which a call that makes
+// something there was looked up, and its turn.
+func TestANameIsJudgedWhereItLeads(t *testing.T) {
+	for _, row := range []struct {
+		becomes, made string
+		call          func(r *request, e entry) outcome
+	}{
+		{".git", "config", func(r *request, e entry) outcome { return r.create(e, unix.O_WRONLY|unix.O_CREAT, 0o644) }},
+		{".cargo", "config.toml", func(r *request, e entry) outcome { return r.create(e, unix.O_WRONLY|unix.O_CREAT, 0o644) }},
+		{".github", "workflows", func(r *request, e entry) outcome {
+			return r.make(e, func(credentials) outcome { return done(unix.Mkdirat(e.parent, e.base, 0o755)) }, true)
+		}},
+	} {
+		for _, moved := range []bool{false, true} {
+			t.Run(fmt.Sprint(row.becomes, "/", row.made, " moved ", moved), func(t *testing.T) {
+				b, dir := desk(t)
+				if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				waiting, now := b.request(t), "d"
+				e, ok := waiting.target(unix.AT_FDCWD, filepath.Join(dir, "d", row.made))
+				if !ok {
+					t.Fatal("it is not found")
+				}
+				if moved {
+					now = row.becomes
+					must(t, "rename", b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, "d"), unix.AT_FDCWD, filepath.Join(dir, now), 0))
+				}
+				out := row.call(waiting, e)
+				if out.again != moved {
+					t.Errorf("got %+v", out)
+				}
+				out.close()
+				if _, err := os.Lstat(filepath.Join(dir, now, row.made)); (err == nil) == moved {
+					t.Errorf("it is there, or not: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestAFileHasNoOtherNameMeanwhile takes the other name of a protected file away while a call waits that was looked up by it.
+func TestAFileHasNoOtherNameMeanwhile(t *testing.T) {
+	for _, protected := range []bool{false, true} {
+		b, dir := desk(t)
+		name := "plain"
+		if protected {
+			name = ".bashrc"
+		}
+		write(t, filepath.Join(dir, name), "text")
+		if err := os.Link(filepath.Join(dir, name), filepath.Join(dir, "other")); err != nil {
+			t.Fatal(err)
+		}
+		waiting := b.request(t)
+		o, err := waiting.find(filepath.Join(dir, "other"), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		must(t, "unlink", b.request(t).unlink(unix.AT_FDCWD, filepath.Join(dir, "other"), 0))
+		out := waiting.openObject(o, unix.O_WRONLY, false)
+		if (out.errno == unix.EROFS) != protected || (out.file != 0) == protected {
+			t.Errorf("%s: got %+v", name, out)
+		}
+		out.close()
+	}
+}
+
+// bare makes a repository of the owner's, with the entries that one needs.
+func bare(t *testing.T, dir, config string) {
+	t.Helper()
+	write(t, filepath.Join(dir, "HEAD"), "ref: refs/heads/main\n")
+	write(t, filepath.Join(dir, "config"), config)
+	for _, name := range []string{"refs", "objects", "hooks"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAGitDirectoryStaysOne takes one apart, so that what was protected in it would be free. It may be, if all of that might go.
+func TestAGitDirectoryStaysOne(t *testing.T) {
+	const core = "[core]\n\tbare = true\n"
+	for _, row := range []struct {
+		name, config, hook string
+		may                bool
+	}{
+		{"of nothing", core, "pre-push.sample", true},
+		{"with a remote", core + "[remote \"origin\"]\n\turl = https://good.test/x\n", "pre-push.sample", false},
+		{"with a hook", core, "pre-push", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			b, dir := desk(t)
+			repo := filepath.Join(dir, "bare")
+			bare(t, repo, row.config)
+			write(t, filepath.Join(repo, "hooks", row.hook), "#!/bin/sh\n")
+			must(t, "remove HEAD", b.request(t).unlink(unix.AT_FDCWD, repo+"/HEAD", 0)) // it still is one
+			for what, call := range map[string]func() outcome{
+				"rmdir":  func() outcome { return b.request(t).unlink(unix.AT_FDCWD, repo+"/refs", unix.AT_REMOVEDIR) },
+				"rename": func() outcome { return b.request(t).rename(unix.AT_FDCWD, repo+"/objects", unix.AT_FDCWD, dir+"/o", 0) },
+			} {
+				if out := call(); (out.errno == 0) != row.may {
+					t.Errorf("%s: %+v", what, out)
+				}
+			}
+		})
+	}
+}
+
+// TestAGitDirectoryMoves moves one that is known by what it holds, and folders with some in them.
+func TestAGitDirectoryMoves(t *testing.T) {
+	b, dir := desk(t)
+	bare(t, filepath.Join(dir, "a/.git/modules/m"), "[core]\n\tbare = true\n")
+	bare(t, filepath.Join(dir, "a/b.git"), "[core]\n\tbare = true\n")
+	move := func(from, to string) outcome {
+		return b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, from), unix.AT_FDCWD, filepath.Join(dir, to), 0)
+	}
+	must(t, "a folder", move("a", "c"))
+	must(t, "the directory", move("c/b.git", "c/d"))
+	write(t, filepath.Join(dir, "plain/config"), "[core]\n\tfsmonitor = x\n")
+	if out := move("plain", "c/.git"); out.errno == 0 {
+		t.Errorf("over one: %+v", out)
+	}
+	write(t, filepath.Join(dir, "c/d/hooks/pre-push"), "#!/bin/sh\n")
+	if out := move("c", "e"); out.errno != unix.EROFS {
+		t.Errorf("with a hook: %+v", out)
+	}
+}
+
+// TestConfigurationsAreRememberedOrStay fills what the broker remembers: beyond that a change would be judged against what the agent has made.
+func TestConfigurationsAreRememberedOrStay(t *testing.T) {
+	b, dir := desk(t)
+	const core = "[core]\n\tbare = false\n"
+	write(t, filepath.Join(dir, ".git/config"), core)
+	replace := func(text string) outcome {
+		write(t, filepath.Join(dir, "new"), text)
+		return b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, "new"), unix.AT_FDCWD, filepath.Join(dir, ".git/config"), 0)
+	}
+	for i := range maxChanges {
+		happened, err := b.configs.remember(place{b.trees[0], fmt.Sprint(i)}, nil, []byte("x"))
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		happened()
+	}
+	if out := replace(core + "[user]\n\tname = x\n"); out.errno != unix.EROFS {
+		t.Errorf("one more: %+v", out)
+	}
+	happened, err := b.configs.remember(place{b.trees[0], "0"}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	happened() // gone again: it takes no room
+	must(t, "the room of one that went", replace(core+"[user]\n\tname = x\n"))
+}
+
+// TestAWalkEndsWherePathsDo bounds what one folder in another costs.
+func TestAWalkEndsWherePathsDo(t *testing.T) {
+	b, dir := desk(t)
+	name := strings.Repeat("d", 255)
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for i := 0; err == nil && i <= maxPath/len(name)+1; i++ {
+		if err = unix.Mkdirat(fd, name, 0o755); err == nil {
+			next, oerr := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			unix.Close(fd)
+			fd, err = next, oerr
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	if out := b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, name), unix.AT_FDCWD, filepath.Join(dir, "e"), 0); out.errno != unix.ENAMETOOLONG {
+		t.Errorf("got %+v", out)
+	}
+}
