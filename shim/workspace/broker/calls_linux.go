@@ -127,9 +127,8 @@ func openat2(r *request) outcome {
 		return resumed
 	}
 	flags, mode, restrict := binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:]), binary.NativeEndian.Uint64(b[16:])
-	writes := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&(unix.O_CREAT|unix.O_TRUNC) != 0
 	switch {
-	case !writes || flags>>31 != 0:
+	case !opensToWrite(int(flags)) || flags>>31 != 0:
 		return resumed
 	case restrict != 0:
 		// How the caller wants a path walked is not how we walk it: programs that ask for it can do without (ENOSYS is what older kernels
@@ -141,13 +140,13 @@ func openat2(r *request) outcome {
 
 // utimensatCall takes a path or, with none, the descriptor alone.
 func utimensatCall(r *request) outcome {
-	var times *[2]unix.Timespec
+	var times []unix.Timespec
 	if r.n.args[2] != 0 {
 		b, err := r.memory(r.n.args[2], 32)
 		if err != nil {
 			return resumed
 		}
-		times = &[2]unix.Timespec{}
+		times = make([]unix.Timespec, 2)
 		for i := range times {
 			times[i].Sec = int64(binary.NativeEndian.Uint64(b[16*i:]))
 			times[i].Nsec = int64(binary.NativeEndian.Uint64(b[16*i+8:]))

@@ -56,13 +56,13 @@ var legacy = map[int32]func(*request) outcome{
 
 // oldTimes reads two times of so many bytes each, the second half of which, if there is one, counts units of so many nanoseconds.
 func (r *request) oldTimes(fd, path, arg, size int, unit int64) outcome {
-	var times *[2]unix.Timespec
+	var times []unix.Timespec
 	if r.n.args[arg] != 0 {
 		b, err := r.memory(r.n.args[arg], 2*size)
 		if err != nil {
 			return resumed
 		}
-		times = &[2]unix.Timespec{}
+		times = make([]unix.Timespec, 2)
 		for i := range times {
 			times[i].Sec = int64(binary.NativeEndian.Uint64(b[size*i:]))
 			if size > 8 {

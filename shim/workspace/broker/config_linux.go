@@ -52,7 +52,7 @@ func Command(binary string, c Config, f Files) (cmd *exec.Cmd, control *Control,
 	if _, err := workspace.NewJudge(c.Rules); err != nil {
 		return nil, nil, nil, fmt.Errorf("describe broker: %w", err)
 	}
-	config, err := configFile(c)
+	config, err := memoryFile("broker-config", c)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("describe broker: %w", err)
 	}
@@ -77,27 +77,24 @@ func keep(c Config) string {
 	if c.OneID {
 		return "0"
 	}
-	var mask uint64
-	for _, n := range []int{
-		unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, // which files are whose
-		unix.CAP_SETUID, unix.CAP_SETGID, // to act as the caller
-		unix.CAP_SYS_PTRACE, // to read the caller's paths
-	} {
-		mask |= 1 << n
-	}
-	return strconv.FormatUint(mask, 16)
+	const (
+		toActAsCaller   = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+		toReadItsMemory = 1 << unix.CAP_SYS_PTRACE
+	)
+	return strconv.FormatUint(fileRights|toActAsCaller|toReadItsMemory, 16)
 }
 
-func configFile(c Config) (*os.File, error) {
-	b, err := json.Marshal(c)
+// memoryFile has a value as JSON, for another process.
+func memoryFile(name string, v any) (*os.File, error) {
+	b, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.MemfdCreate("broker-config", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	f := os.NewFile(uintptr(fd), "broker-config")
+	f := os.NewFile(uintptr(fd), name)
 	if _, err := f.WriteAt(b, 0); err != nil {
 		f.Close()
 		return nil, err
@@ -111,7 +108,7 @@ const (
 	sayReport   = 'r' // it answers with a Report
 )
 
-// maxReply is the largest Report as JSON: of its names, each has at most maxPath bytes.
+// maxReply is the largest Report as JSON: of its names, each has at most maxName bytes.
 const maxReply = 4 << 20
 
 // Listen has the broker serve a listener. The file stays the caller's.

@@ -305,18 +305,10 @@ func (b *broker) obey(socket int) error {
 }
 
 func (b *broker) reply(socket int) error {
-	text, err := json.Marshal(b.report.read())
+	f, err := memoryFile("broker-report", b.report.read())
 	if err != nil {
 		return err
 	}
-	fd, err := unix.MemfdCreate("broker-report", unix.MFD_CLOEXEC)
-	if err != nil {
-		return os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), "broker-report")
 	defer f.Close()
-	if _, err := f.WriteAt(text, 0); err != nil {
-		return err
-	}
-	return os.NewSyscallError("reply", unix.Sendmsg(socket, []byte{sayReport}, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL))
+	return os.NewSyscallError("reply", unix.Sendmsg(socket, []byte{sayReport}, unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL))
 }

@@ -20,9 +20,13 @@ const allowedFlags = unix.O_ACCMODE | unix.O_CREAT | unix.O_EXCL | unix.O_TRUNC 
 // Of a mode, what a file in a workspace may have: it is the host's file too, where set-user-ID would make it a way up for others.
 const fileMode = 0o777
 
+// opensToWrite reports whether an open(2) with these flags could change something.
+func opensToWrite(flags int) bool {
+	return flags&unix.O_ACCMODE != unix.O_RDONLY || flags&(unix.O_CREAT|unix.O_TRUNC) != 0
+}
+
 func (r *request) open(fd int, name string, flags int, mode uint32) outcome {
-	writes := flags&unix.O_ACCMODE != unix.O_RDONLY || flags&(unix.O_CREAT|unix.O_TRUNC) != 0
-	if !writes || flags&unix.O_PATH != 0 {
+	if !opensToWrite(flags) || flags&unix.O_PATH != 0 {
 		return resumed
 	}
 	abs, err := r.absolute(fd, name)
@@ -425,16 +429,16 @@ func (r *request) chown(o object, uid, gid int) outcome {
 }
 
 // setTimes takes what utimensat(2) does; nil means now.
-func (r *request) setTimes(o object, times *[2]unix.Timespec) outcome {
+func (r *request) setTimes(o object, times []unix.Timespec) outcome {
 	e, err := r.home(o)
 	if err != nil && o.name != "." {
 		return failed(err)
 	}
 	return r.change(o, func() error {
 		if o.name == "." {
-			return utimensat(o.tree.fd, ".", times, 0)
+			return unix.UtimesNanoAt(o.tree.fd, ".", times, 0)
 		}
-		return utimensat(e.parent, e.base, times, unix.AT_SYMLINK_NOFOLLOW)
+		return unix.UtimesNanoAt(e.parent, e.base, times, unix.AT_SYMLINK_NOFOLLOW)
 	})
 }
 

@@ -271,38 +271,30 @@ func copyOf(e entry, text []byte, mode uint32) error {
 // becomesGit judges what makes e's folder a git directory, which it was not before: what lies there already is then its configuration and its
 // hooks. The names are locked.
 func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
-	free := workspace.Verdict{Kind: workspace.Free}
 	with := func(entry string) bool { return strings.EqualFold(entry, e.base) || e.has(e.dir, entry) }
 	if strings.EqualFold(path.Base(e.dir), ".git") || e.isGit(e.dir) || !workspace.IsGit(with) {
 		return free, nil
 	}
-	for _, base := range []string{"config", "config.worktree"} {
-		config := entry{e.tree, e.parent, e.dir, base}
-		st, err := config.stat()
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return free, err
-		}
-		if kind(st) != unix.S_IFREG {
-			return protected(base, "it is no regular file"), nil
-		}
+	v, err := eachConfig(e, func(config entry, mode uint32) (workspace.Verdict, error) {
 		text, err := read(config)
 		if err != nil {
 			return free, err
 		}
 		if err := judge(config, nil, text); err != nil {
-			return protected(base, err.Error()), nil
+			return protected(config.base, err.Error()), nil
 		}
 		happened, err := r.configs.remember(place{config.tree, config.name()}, nil, text)
 		if err != nil {
-			return protected(base, err.Error()), nil
+			return protected(config.base, err.Error()), nil
 		}
-		if err := copyOf(config, text, st.Mode); err != nil {
+		if err := copyOf(config, text, mode); err != nil {
 			return free, err
 		}
 		happened()
+		return free, nil
+	})
+	if err != nil || v.Kind != workspace.Free {
+		return v, err
 	}
 	return emptyPlaces(e)
 }
@@ -310,11 +302,26 @@ func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
 // ceasesGit judges what takes away the entry that makes e's folder a git directory: all that is protected in there would be free. So it must be
 // such that it may go. What is to be done once it has happened is added to happened. The names are locked.
 func (r *request) ceasesGit(e entry, happened *[]func()) (workspace.Verdict, error) {
-	free := workspace.Verdict{Kind: workspace.Free}
 	without := func(entry string) bool { return !strings.EqualFold(entry, e.base) && e.has(e.dir, entry) }
 	if !workspace.MakesGit(e.base) || strings.EqualFold(path.Base(e.dir), ".git") || !e.isGit(e.dir) || workspace.IsGit(without) {
 		return free, nil
 	}
+	v, err := eachConfig(e, func(config entry, _ uint32) (workspace.Verdict, error) {
+		f, err := r.configs.judge(config, nil)
+		if err != nil {
+			return protected(config.base, err.Error()), nil
+		}
+		*happened = append(*happened, f)
+		return free, nil
+	})
+	if err != nil || v.Kind != workspace.Free {
+		return v, err
+	}
+	return emptyPlaces(e)
+}
+
+// eachConfig calls do with each configuration that git reads in e's folder, and its mode, until a verdict is not that it is free.
+func eachConfig(e entry, do func(config entry, mode uint32) (workspace.Verdict, error)) (workspace.Verdict, error) {
 	for _, base := range []string{"config", "config.worktree"} {
 		config := entry{e.tree, e.parent, e.dir, base}
 		st, err := config.stat()
@@ -327,14 +334,15 @@ func (r *request) ceasesGit(e entry, happened *[]func()) (workspace.Verdict, err
 		if kind(st) != unix.S_IFREG {
 			return protected(base, "it is no regular file"), nil
 		}
-		f, err := r.configs.judge(config, nil)
-		if err != nil {
-			return protected(base, err.Error()), nil
+		if v, err := do(config, st.Mode); err != nil || v.Kind != workspace.Free {
+			return v, err
 		}
-		*happened = append(*happened, f)
 	}
-	return emptyPlaces(e)
+	return free, nil
 }
+
+// free is the verdict that there is nothing to protect.
+var free = workspace.Verdict{Kind: workspace.Free}
 
 func protected(base, reason string) workspace.Verdict {
 	return workspace.Verdict{Kind: workspace.Protected, Pattern: base + " of a git directory", Reason: reason}
@@ -342,7 +350,6 @@ func protected(base, reason string) workspace.Verdict {
 
 // emptyPlaces looks whether what git uses in e's folder, besides its configuration, is nothing.
 func emptyPlaces(e entry) (workspace.Verdict, error) {
-	free := workspace.Verdict{Kind: workspace.Free}
 	for base, allowed := range map[string]func(name string) bool{
 		"hooks":    func(name string) bool { return strings.HasSuffix(name, ".sample") && !strings.Contains(name, "/") },
 		"remotes":  func(string) bool { return false },
