@@ -6,66 +6,19 @@ import (
 	"cofferdam.dev/cofferdam/proxy/confine/syscalls"
 )
 
-// is compares an int.
-func is[T ~int | ~uint32](arg uint, want T) syscalls.Condition {
-	return syscalls.Condition{Arg: arg, Mask: syscalls.WholeInt, Want: uint64(uint32(want))}
-}
-
-// only holds if an int has no other bits than these.
-func only(arg uint, bits uint32) syscalls.Condition {
-	return syscalls.Condition{Arg: arg, Mask: uint64(^bits)}
-}
-
-// without holds if none of the bits is set.
-func without(arg uint, bits uint64) syscalls.Condition {
-	return syscalls.Condition{Arg: arg, Mask: bits}
-}
-
 // Proxy is the filter of the proxy process with that process ID: what Go's
-// runtime needs (runtime/sys_linux_*.s, internal/runtime/syscall), what package
-// net and the relay use, and nothing for a use to come.
+// runtime needs, what package net and the relay use, and nothing for a use to
+// come.
 func Proxy(pid int) syscalls.Filter {
-	var rules []syscalls.Rule
+	rules := syscalls.GoRuntime(pid)
 	allow := func(call string, number uint32, why string, when ...syscalls.Condition) {
 		rules = append(rules, syscalls.Rule{Call: call, Number: number, When: when, Why: why})
 	}
 
-	// Memory. Private, so that no file is written through it.
-	allow("mmap", unix.SYS_MMAP, "neither code nor shared memory",
-		without(2, unix.PROT_EXEC), without(3, unix.MAP_SHARED)) // MAP_SHARED is a bit of MAP_SHARED_VALIDATE too
-	allow("munmap", unix.SYS_MUNMAP, "")
-	allow("madvise", unix.SYS_MADVISE, "")
-
-	// Threads and signals.
-	allow("clone", unix.SYS_CLONE, "a thread as the Go runtime makes it, never a process", syscalls.Condition{
-		Mask: syscalls.WholeAll &^ unix.CLONE_SETTLS, // which only some architectures need
-		Want: unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD,
-	})
-	rules = append(rules, syscalls.Rule{
-		Call: "clone3", Number: unix.SYS_CLONE3, Errno: unix.ENOSYS,
-		Why: "its flags lie in memory, which no filter sees: whoever tries it falls back to clone",
-	})
-	allow("tgkill", unix.SYS_TGKILL, "the runtime interrupts its own threads", is(0, pid))
 	for _, c := range []struct {
 		call   string
 		number uint32
 	}{
-		{"futex", unix.SYS_FUTEX},
-		{"nanosleep", unix.SYS_NANOSLEEP},
-		{"restart_syscall", unix.SYS_RESTART_SYSCALL}, // by the kernel, after SIGSTOP and SIGCONT
-		{"clock_gettime", unix.SYS_CLOCK_GETTIME},     // where the vDSO has no clock
-		{"sched_yield", unix.SYS_SCHED_YIELD},
-		{"sched_getaffinity", unix.SYS_SCHED_GETAFFINITY}, // GOMAXPROCS follows it
-		{"getpid", unix.SYS_GETPID},
-		{"gettid", unix.SYS_GETTID},
-		{"rt_sigaction", unix.SYS_RT_SIGACTION},
-		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK},
-		{"rt_sigreturn", unix.SYS_RT_SIGRETURN},
-		{"sigaltstack", unix.SYS_SIGALTSTACK},
-		{"getrandom", unix.SYS_GETRANDOM},
-		{"exit", unix.SYS_EXIT},
-		{"exit_group", unix.SYS_EXIT_GROUP},
-
 		// Descriptors that it has.
 		{"read", unix.SYS_READ},
 		{"write", unix.SYS_WRITE},
@@ -84,12 +37,12 @@ func Proxy(pid int) syscalls.Filter {
 	} {
 		allow(c.call, c.number, "")
 	}
-	allow("openat", unix.SYS_OPENAT, "to read; which files is Landlock's to say", only(2, unix.O_CLOEXEC))
-	allow("fcntl", unix.SYS_FCNTL, "F_GETFL", is(1, unix.F_GETFL))
-	allow("fcntl", unix.SYS_FCNTL, "F_DUPFD_CLOEXEC", is(1, unix.F_DUPFD_CLOEXEC))
-	allow("fcntl", unix.SYS_FCNTL, "F_SETPIPE_SZ", is(1, unix.F_SETPIPE_SZ))
+	allow("openat", unix.SYS_OPENAT, "to read; which files is Landlock's to say", syscalls.Only(2, unix.O_CLOEXEC))
+	allow("fcntl", unix.SYS_FCNTL, "F_GETFL", syscalls.Is(1, unix.F_GETFL))
+	allow("fcntl", unix.SYS_FCNTL, "F_DUPFD_CLOEXEC", syscalls.Is(1, unix.F_DUPFD_CLOEXEC))
+	allow("fcntl", unix.SYS_FCNTL, "F_SETPIPE_SZ", syscalls.Is(1, unix.F_SETPIPE_SZ))
 	rules = append(rules, syscalls.Rule{
-		Call: "fcntl", Number: unix.SYS_FCNTL, When: []syscalls.Condition{is(1, unix.F_SETFL)}, Errno: unix.EPERM,
+		Call: "fcntl", Number: unix.SYS_FCNTL, When: []syscalls.Condition{syscalls.Is(1, unix.F_SETFL)}, Errno: unix.EPERM,
 		Why: "F_SETFL could take O_APPEND from the log; Go tries it on each file that it opens, and does without",
 	})
 
@@ -107,8 +60,8 @@ func Proxy(pid int) syscalls.Filter {
 			name   string
 			number int
 		}{{"SOCK_STREAM", unix.SOCK_STREAM}, {"SOCK_DGRAM", unix.SOCK_DGRAM}} {
-			allow("socket", unix.SYS_SOCKET, family.name+", "+kind.name+", the family's own protocol", is(0, family.number),
-				syscalls.Condition{Arg: 1, Mask: syscalls.WholeInt &^ (unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), Want: uint64(kind.number)}, is(2, 0))
+			allow("socket", unix.SYS_SOCKET, family.name+", "+kind.name+", the family's own protocol", syscalls.Is(0, family.number),
+				syscalls.Condition{Arg: 1, Mask: syscalls.WholeInt &^ (unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK), Want: uint64(kind.number)}, syscalls.Is(2, 0))
 		}
 	}
 	for _, c := range []struct {
@@ -146,7 +99,7 @@ func Proxy(pid int) syscalls.Filter {
 		{"setsockopt", unix.SYS_SETSOCKOPT, unix.IPPROTO_IP, unix.IP_PKTINFO, "IP_PKTINFO: whom was a query sent to?"},
 		{"setsockopt", unix.SYS_SETSOCKOPT, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, "IPV6_V6ONLY"},
 	} {
-		allow(o.call, o.number, o.name, is(1, o.level), is(2, o.option))
+		allow(o.call, o.number, o.name, syscalls.Is(1, o.level), syscalls.Is(2, o.option))
 	}
 	return syscalls.Filter{Rules: rules}
 }

@@ -47,6 +47,21 @@ const (
 	WholeAll = 1<<64 - 1 // of a pointer, a size, a long
 )
 
+// Is compares an int.
+func Is[T ~int | ~uint32](arg uint, want T) Condition {
+	return Condition{Arg: arg, Mask: WholeInt, Want: uint64(uint32(want))}
+}
+
+// Only holds if an int has no other bits than these.
+func Only(arg uint, bits uint32) Condition {
+	return Condition{Arg: arg, Mask: uint64(^bits)}
+}
+
+// Without holds if none of the bits is set.
+func Without(arg uint, bits uint64) Condition {
+	return Condition{Arg: arg, Mask: bits}
+}
+
 // otherwise is what a call fails with that no rule matches.
 func (f Filter) otherwise() syscall.Errno {
 	if f.Else == 0 {

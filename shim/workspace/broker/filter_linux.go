@@ -9,47 +9,20 @@ import (
 // filter is that of the process with this ID: what Go's runtime needs, and what this package does for an agent. It may read other processes' memory,
 // and do nothing else to them; it starts none, makes no socket, and mounts nothing.
 func filter(pid int) syscalls.Filter {
-	var rules []syscalls.Rule
+	rules := syscalls.GoRuntime(pid)
 	allow := func(call string, number uint32, why string, when ...syscalls.Condition) {
 		rules = append(rules, syscalls.Rule{Call: call, Number: number, When: when, Why: why})
 	}
-	is := func(arg uint, want int) syscalls.Condition {
-		return syscalls.Condition{Arg: arg, Mask: syscalls.WholeInt, Want: uint64(uint32(want))}
-	}
-	without := func(arg uint, bits uint64) syscalls.Condition { return syscalls.Condition{Arg: arg, Mask: bits} }
-	allow("mmap", unix.SYS_MMAP, "neither code nor shared memory", without(2, unix.PROT_EXEC), without(3, unix.MAP_SHARED))
-	allow("clone", unix.SYS_CLONE, "a thread as the Go runtime makes it, never a process", syscalls.Condition{
-		Mask: syscalls.WholeAll &^ unix.CLONE_SETTLS,
-		Want: unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD,
-	})
-	allow("tgkill", unix.SYS_TGKILL, "the runtime interrupts its own threads", is(0, pid))
-	allow("fcntl", unix.SYS_FCNTL, "F_GETFL", is(1, unix.F_GETFL))
-	allow("fcntl", unix.SYS_FCNTL, "F_SETFL", is(1, unix.F_SETFL))
+	allow("fcntl", unix.SYS_FCNTL, "F_GETFL", syscalls.Is(1, unix.F_GETFL))
+	allow("fcntl", unix.SYS_FCNTL, "F_SETFL", syscalls.Is(1, unix.F_SETFL))
 	for _, request := range []int{notifyReceive, notifySend, notifyValid, notifyAdd, notifySetFlags} {
-		allow("ioctl", unix.SYS_IOCTL, "of a seccomp listener", is(1, request))
+		allow("ioctl", unix.SYS_IOCTL, "of a seccomp listener", syscalls.Is(1, request))
 	}
 	for _, c := range []struct {
 		call   string
 		number uint32
 	}{
-		// Go's runtime and package os.
-		{"munmap", unix.SYS_MUNMAP},
-		{"madvise", unix.SYS_MADVISE},
-		{"futex", unix.SYS_FUTEX},
-		{"nanosleep", unix.SYS_NANOSLEEP},
-		{"restart_syscall", unix.SYS_RESTART_SYSCALL},
-		{"clock_gettime", unix.SYS_CLOCK_GETTIME},
-		{"sched_yield", unix.SYS_SCHED_YIELD},
-		{"sched_getaffinity", unix.SYS_SCHED_GETAFFINITY},
-		{"getpid", unix.SYS_GETPID},
-		{"gettid", unix.SYS_GETTID},
-		{"rt_sigaction", unix.SYS_RT_SIGACTION},
-		{"rt_sigprocmask", unix.SYS_RT_SIGPROCMASK},
-		{"rt_sigreturn", unix.SYS_RT_SIGRETURN},
-		{"sigaltstack", unix.SYS_SIGALTSTACK},
-		{"getrandom", unix.SYS_GETRANDOM},
-		{"exit", unix.SYS_EXIT},
-		{"exit_group", unix.SYS_EXIT_GROUP},
+		// Package os.
 		{"epoll_create1", unix.SYS_EPOLL_CREATE1},
 		{"epoll_ctl", unix.SYS_EPOLL_CTL},
 		{"epoll_pwait", unix.SYS_EPOLL_PWAIT},
