@@ -64,18 +64,8 @@ func BenchmarkWork(b *testing.B) {
 // worker starts a command that does the chores that it reads, line by line, and returns what has it do one and tells how long it took.
 func worker(b *testing.B, cmd *exec.Cmd) func(b *testing.B, chore string) time.Duration {
 	b.Helper()
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
+	in, out := talk(b, cmd)
 	b.Cleanup(func() {
 		in.Close()
 		_ = cmd.Wait() // its context has ended before

@@ -185,17 +185,7 @@ func TestRunFollowsItsLayers(t *testing.T) {
 				name := "layers"
 				script := fmt.Sprintf("%[1]s/probe https good.test:443 good.test; read x; %[1]s/probe https good.test:443 good.test", p.dir)
 				cmd := p.command(t, append(append([]string{"run", "--name", name}, row.flags...), "sh", "-c", script)...)
-				in, err := cmd.StdinPipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				out, err := cmd.StdoutPipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
+				in, out := talk(t, cmd)
 				first := make([]byte, 4096)
 				n, err := out.Read(first)
 				if err != nil || !strings.Contains(string(first[:n]), `"ok":true`) {

@@ -104,6 +104,22 @@ func (p person) run(t testing.TB, args ...string) ctrd.Result {
 	return finish(t, p.command(t, append([]string{"run"}, args...)...))
 }
 
+// talk starts a command, and returns its input and its output.
+func talk(t testing.TB, cmd *exec.Cmd) (in io.WriteCloser, out io.ReadCloser) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err = cmd.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return in, out
+}
+
 // Probe makes one attempt in a sandbox of its own.
 func (p person) Probe(t testing.TB, flags []string, attempt ...string) outcome.Outcome {
 	t.Helper()
@@ -179,17 +195,7 @@ func TestRunSaysWhatIsWeaker(t *testing.T) {
 			t.Errorf("--strict: %s", got)
 		}
 		cmd := p.command(t, "run", "--name", "looked-at", "sh", "-c", "echo ready; read x")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := talk(t, cmd)
 		if _, err := out.Read(make([]byte, 16)); err != nil {
 			t.Fatal(err)
 		}
@@ -392,17 +398,7 @@ func TestRunAHundredAtOnce(t *testing.T) {
 		var outs []io.Reader
 		for range many {
 			cmd := p.command(t, "run", "sh", "-c", "echo ready; read x")
-			in, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
+			in, out := talk(t, cmd)
 			cmds, ins, outs = append(cmds, cmd), append(ins, in), append(outs, out)
 		}
 		for i, out := range outs {
@@ -556,17 +552,7 @@ func TestRunSurvivesItsProxy(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {
 		script := fmt.Sprintf(`echo ready; read x; for i in 1 2 3 4 5 6 7 8 9 10; do %s/probe https good.test:443 good.test && break; sleep 0.2; done`, p.dir)
 		cmd := p.command(t, "run", "--allow", "good.test", "--read", p.dir, "sh", "-c", script)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := talk(t, cmd)
 		if _, err := out.Read(make([]byte, 16)); err != nil {
 			t.Fatal(err)
 		}

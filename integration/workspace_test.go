@@ -208,17 +208,7 @@ func TestEverydayWorkInAWorkspace(t *testing.T) {
 func TestAWorkspaceWithoutItsBroker(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {
 		cmd := p.command(t, "run", "--name", "without-broker", "sh", "-c", "echo a >a; echo ready; read x; echo b >b; echo c >/tmp/c; cat a")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		in, out := talk(t, cmd)
 		b := make([]byte, 64)
 		if _, err := out.Read(b); err != nil {
 			t.Fatal(err)
