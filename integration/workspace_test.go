@@ -38,6 +38,22 @@ var attacks = []struct{ name, script, leaves string }{
 		"the configuration that a folder gets by becoming a repository",
 		`mkdir -p n/objects; printf '[core]\n\tfsmonitor = planted\n' >n/config; mkdir n/refs; echo ref: refs/heads/x >n/HEAD; cp n/config n/all; ls -d n/HEAD n/refs && echo planted >got`, "got",
 	},
+	{"the configuration by a descriptor that stays open", `exec 5>>.git/config; printf '[core]\n\tfsmonitor = planted\n' >&5; touch x; sleep 0.1; printf '[alias]\n\tx = !planted\n' >&5`, ".git/config"},
+	{"the configuration by a mapping", `python3 -c 'import mmap, os; f = os.open(".git/config", os.O_RDWR); n = os.fstat(f).st_size; os.ftruncate(f, n+41); m = mmap.mmap(f, n+41); os.close(f); open("x", "w").close(); m[n:] = b"[core]\n\tfsmonitor = planted\n\t# 1234567890"'`, ".git/config"},
+	{"a .git file that leads out", `mkdir n; echo "gitdir: /tmp/planted" >n/.git`, "n/.git"},
+	{"a .git file that leads through a folder", `mkdir n; echo "gitdir: ../planted/.git" >n/.git`, "n/.git"},
+	{"a .git file by a rename", `mkdir n; echo "gitdir: /tmp/planted" >x; mv x n/.git`, "n/.git"},
+	{"a .git file with its folder", `mkdir -p a/n; echo "gitdir: ../../../.git/planted" >a/n/.git; mv a/n b || { cp -r a/n b; false; }; grep -q planted b/.git && echo planted >got`, "got"},
+	{"a .git file, written after it was judged", `mkdir n; exec 5>n/.git; printf "gitdir: ../.git/x" >&5; touch x; sleep 0.1; printf /../../planted >&5`, "n/.git"},
+	{"a .git that is a link", `mkdir g; echo planted >g/config; ln -s g .git2; mkdir n; ln -s ../g n/.git`, "n/.git/config"},
+	{"a .git that is a link by a rename", `mkdir g; echo planted >g/config; mkdir n; ln -s ../g n/l; mv n/l n/.git`, "n/.git/config"},
+	{"a link in .git", `mkdir g; echo planted >g/config; ln -s ../g .git/modules`, ".git/modules/config"},
+	{"a link in .git by a rename", `mkdir g; echo planted >g/config; ln -s ../g l; mv l .git/modules`, ".git/modules/config"},
+	{"a link in .git by a hard link", `mkdir g; echo planted >g/config; ln -s ../g l; ln -P l .git/modules`, ".git/modules/config"},
+	{"a link in .git with its folder", `mkdir g h; echo planted >g/config; ln -s ../../g h/modules; mv h .git/x`, ".git/x/modules/config"},
+	{"a folder that becomes .git with a link in it", `mkdir -p g n/h; echo planted >g/config; ln -s ../../g n/h/modules; mv n/h n/.git`, "n/.git/modules/config"},
+	{"commondir", `mkdir -p .git/worktrees/w; echo ../../planted >.git/worktrees/w/commondir`, ".git/worktrees/w/commondir"},
+	{"commondir by a rename", `mkdir -p .git/worktrees/w; echo /tmp/planted >x; mv x .git/worktrees/w/commondir`, ".git/worktrees/w/commondir"},
 	{"core.hooksPath", `git config core.hooksPath planted`, ".git/config"},
 	{"a task file", `echo planted >.vscode/tasks.json`, ".vscode/tasks.json"},
 	{"a task file deep down", `mkdir -p a/b; mkdir a/b/.vscode; echo planted >a/b/.vscode/tasks.json`, "a/b/.vscode/tasks.json"},
@@ -180,6 +196,8 @@ echo 2 >file; git commit -qam two; git checkout -qb side; echo 3 >file; git comm
 git worktree add -q wt; (cd wt; echo 4 >g; git add g; git commit -qm four); git worktree remove --force wt
 git clone -q . origin; git -c protocol.file.allow=always submodule --quiet add ./origin sub; git commit -qam sub; git submodule --quiet update --init
 git remote add other https://other.test/x; git remote remove other; git remote add other https://other.test/y; git config user.name me; git branch -q -D side
+git init -q r; cd r; git commit -q --allow-empty -m r; git worktree add -q wt; (cd wt; git commit -q --allow-empty -m wt); cd ..; rm -rf r/wt; cp -a r r2; tar cf r.tar r; rm -rf r; tar xf r.tar
+chmod 600 r2/.git/config; printf '[user]\n\tname = x\n' >>r2/.git/config; touch -d @1000000 r2/.git/config; cat r2/.git/config; for x in r r2; do git -C $x log --format=%s; git -C $x fsck; cat $x/.git/worktrees/*/commondir; done; stat -c %a:%Y r2/.git/config; rm -rf r r2 r.tar
 git gc -q; git fsck; rm -rf origin; git init -q --bare bare; (cd bare; git symbolic-ref HEAD refs/heads/z); rm -rf bare
 mkdir -p a/b/c; cp -a file a/b; mv a/b/file a/f2; ln a/f2 a/f3; ln -s f2 a/l; echo more >>a/l; sed -i s/more/less/ a/f2; touch -d @1000000 a/f3; chmod 700 a/f2
 tar cf t.tar a; rm -r a; tar xf t.tar; rm t.tar; mktemp -p . >/dev/null; rm tmp.*; (echo out >/dev/stdout) >o; cat o; rm o; (echo err >/dev/stderr) 2>e; cat e; rm e; mkfifo p; rm p

@@ -2,7 +2,7 @@
 // a git hook, an editor's task file or a shell's rc file that an agent has left there runs as its owner.
 //
 // [Rules] say which places are protected: those of [BuiltIn], which is data with a reason for each entry, and what a policy adds or lifts.
-// [Rules.Judge] is pure: a path, relative to the workspace, gives a [Verdict]. Package broker carries verdicts out.
+// [Judge.Judge] is pure: a path, relative to the workspace, gives a [Verdict]. Package broker carries verdicts out.
 //
 // # Names
 //
@@ -12,8 +12,9 @@
 // git needs more than names, since it works on its own files, and since any folder can be a repository:
 //
 //   - A git directory is one named .git, or one that holds what git knows a repository by, see [IsGit].
-//   - Its config and config.worktree are [GitConfig]: they change only by being replaced, as git does it, and only if what is new in the
-//     text is harmless (package gitconfig).
+//   - Its config and config.worktree are [GitConfig]: they change only if what is new in the text is harmless (package gitconfig).
+//   - A .git file and commondir, by which git finds one, are [GitLink]: see [JudgeLink]. Neither is a symbolic link, nor is there one in a directory named
+//     .git that leads out of it, see [Judge.JudgeSymlink].
 //   - Its hooks are those that a person has put there, and beside them such that git does not run: *.sample. The folders from which old
 //     versions of git take remotes stay empty.
 //

@@ -3,6 +3,7 @@ package workspace
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -23,7 +24,8 @@ type Kind uint8
 const (
 	Protected Kind = iota // nothing
 	Hidden                // nothing, and it is not read either
-	GitConfig             // replace it by a regular file whose text package gitconfig allows; remove it if that loosens nothing
+	GitConfig             // have a regular file there whose text package gitconfig allows; remove it if that loosens nothing
+	GitLink               // have a folder there, or a regular file whose text JudgeLink allows
 	Folder                // make or remove an empty folder
 	Free                  // anything
 )
@@ -33,6 +35,17 @@ type Verdict struct {
 	Kind    Kind
 	Pattern string // what matched; empty if Free
 	Reason  string
+}
+
+// IsText reports whether what a file says there decides about it.
+func (k Kind) IsText() bool { return k == GitConfig || k == GitLink }
+
+// For is the verdict about a folder, or about something else, in that place.
+func (v Verdict) For(folder bool) Verdict {
+	if v.Kind == GitLink && folder {
+		return Verdict{Kind: Free}
+	}
+	return v
 }
 
 // A compiled pattern.
@@ -164,6 +177,26 @@ func (j *Judge) Judge(name string, isGit func(dir string) bool) Verdict {
 	if name == "." {
 		return Verdict{Kind: Free}
 	}
+	return j.judge(name, func(parts []string) (Verdict, int) { return judgeGit(name, parts, isGit) })
+}
+
+// JudgeSymlink is Judge for a symbolic link. None is a directory named .git, and those that lie in one lead to what lies beside them, as the one by which git finds
+// out whether there are symbolic links: all that git finds by a name in there is in there.
+func (j *Judge) JudgeSymlink(name, target string, isGit func(dir string) bool) Verdict {
+	beside := target != "" && target != "." && target != ".." && !strings.Contains(target, "/")
+	if v := j.Judge(name, isGit); v.Kind != Free || beside {
+		return v
+	}
+	return j.judge(name, func(parts []string) (Verdict, int) {
+		if i := slices.Index(parts, ".git"); i >= 0 {
+			return Verdict{Kind: Protected, Pattern: "a symbolic link in a git directory", Reason: "git would follow it to where an agent may write"}, i + 1
+		}
+		return Verdict{Kind: Free}, 0
+	})
+}
+
+// judge says what the patterns say about a name, or git, which also says how many parts of the name that covers.
+func (j *Judge) judge(name string, git func(parts []string) (Verdict, int)) Verdict {
 	parts := strings.Split(lower(name), "/")
 	var found *pattern
 	end := 0
@@ -183,7 +216,7 @@ func (j *Judge) Judge(name string, isGit func(dir string) bool) Verdict {
 	if found != nil && found.kind != Free {
 		return Verdict{Kind: found.kind, Pattern: found.text, Reason: found.reason}
 	}
-	if v, at := judgeGit(name, parts, isGit); at > end {
+	if v, at := git(parts); at > end {
 		return v
 	}
 	return Verdict{Kind: Free}
@@ -231,6 +264,10 @@ func judgeGit(name string, parts []string, isGit func(dir string) bool) (Verdict
 			v.Kind = Protected
 		}
 		return v, i + 1
+	}
+	switch parts[last] {
+	case ".git", "commondir":
+		return Verdict{GitLink, parts[last], "git finds a git directory by what it says"}, last + 1
 	}
 	return Verdict{Kind: Free}, 0
 }

@@ -19,7 +19,11 @@ func TestJudge(t *testing.T) {
 	}{
 		{path: ".", want: Free},
 		{path: "main.go", want: Free},
-		{path: ".git", want: Free},
+		{path: ".git", want: GitLink},
+		{path: "a/.GIT", want: GitLink},
+		{path: ".git/worktrees/w/commondir", want: GitLink},
+		{path: "CommonDir", want: GitLink},
+		{path: "commondir/x", want: Free},
 		{path: ".git/index", want: Free},
 		{path: ".git/HEAD", want: Free},
 		{path: ".git/info/attributes", want: Free},

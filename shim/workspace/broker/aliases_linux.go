@@ -45,8 +45,8 @@ func (a *aliases) find(o object) (workspace.Verdict, bool) {
 func (a *aliases) scan() {
 	a.found = map[inode]alias{}
 	for _, t := range a.trees {
-		a.err = walkFolder(t.fd, ".", func(below string, file bool) error {
-			if !file {
+		a.err = walkFolder(t.fd, ".", func(below string, what uint32) error {
+			if what != unix.S_IFREG {
 				return nil
 			}
 			v := t.verdict(below)

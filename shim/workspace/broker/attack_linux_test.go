@@ -73,7 +73,7 @@ func TestANameIsJudgedWhereItLeads(t *testing.T) {
 		{".git", "config", func(r *request, e entry) outcome { return r.create(e, unix.O_WRONLY|unix.O_CREAT, 0o644) }},
 		{".cargo", "config.toml", func(r *request, e entry) outcome { return r.create(e, unix.O_WRONLY|unix.O_CREAT, 0o644) }},
 		{".github", "workflows", func(r *request, e entry) outcome {
-			return r.make(e, func(credentials) outcome { return done(unix.Mkdirat(e.parent, e.base, 0o755)) }, true)
+			return r.make(e, making{folder: true}, func(workspace.Verdict, credentials) outcome { return done(unix.Mkdirat(e.parent, e.base, 0o755)) })
 		}},
 	} {
 		for _, moved := range []bool{false, true} {
@@ -201,7 +201,7 @@ func TestConfigurationsAreRememberedOrStay(t *testing.T) {
 		return b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, "new"), unix.AT_FDCWD, filepath.Join(dir, ".git/config"), 0)
 	}
 	for i := range maxChanges {
-		happened, err := b.configs.remember(place{b.trees[0], fmt.Sprint(i)}, nil, []byte("x"))
+		happened, err := b.texts.remember(place{b.trees[0], fmt.Sprint(i)}, nil, []byte("x"))
 		if err != nil {
 			t.Fatal(i, err)
 		}
@@ -210,7 +210,7 @@ func TestConfigurationsAreRememberedOrStay(t *testing.T) {
 	if out := replace(core + "[user]\n\tname = x\n"); out.errno != unix.EROFS {
 		t.Errorf("one more: %+v", out)
 	}
-	happened, err := b.configs.remember(place{b.trees[0], "0"}, nil, nil)
+	happened, err := b.texts.remember(place{b.trees[0], "0"}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ type broker struct {
 	moves   atomic.Uint64
 	mounts  map[uint64]bool // those of the workspaces in this process's namespace
 	aliases aliases
-	configs configs
+	texts   texts
+	drafts  drafts
 	late    latecomers
 }
 
@@ -103,6 +104,7 @@ func (w *worker) outcome(n notification, dir int) (out outcome) {
 		}
 	}()
 	for range maxAgain {
+		w.settle(true)
 		r := &request{worker: w, n: n, dir: dir, began: w.moves.Load()}
 		if root, err := r.readlink("root"); err != nil || root != "/" { // to a process in a root of its own, paths mean something else
 			return resumed
@@ -135,8 +137,14 @@ func (w *worker) answer(n notification, out outcome, dir int) {
 	case out.resume:
 		errno = w.listener.resume(n.id)
 	case out.file != 0:
-		errno = w.listener.give(n.id, out.file, out.cloexec)
-		if errno != 0 && errno != unix.ENOENT {
+		var fd int
+		switch fd, errno = w.listener.add(n.id, out.file, out.cloexec); errno {
+		case 0: // a draft is open for writing here no longer than there
+			unix.Close(out.file)
+			out.file = 0
+			errno = w.listener.answer(n.id, int64(fd), 0)
+		case unix.ENOENT:
+		default:
 			errno = w.listener.answer(n.id, 0, unix.EMFILE) // the caller has no room for it
 		}
 	default:

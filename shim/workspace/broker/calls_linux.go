@@ -193,7 +193,7 @@ func (r *request) attribute(o object, do func(fd int) error) outcome {
 	default:
 		return resumed // of these no user may set any (xattr(7))
 	}
-	return r.change(o, func() error {
+	return r.adjust(o, func() error {
 		fd, err := r.reopen(o, unix.O_RDONLY|unix.O_NONBLOCK)
 		if err != nil {
 			return err

@@ -12,6 +12,9 @@
 // So nothing depends on what memory holds at which time: a path is read once, resolved once to a folder and a name, and what is judged
 // is what is changed. Names change one at a time where they decide where others lead (see rename).
 //
+// A text that decides about itself, such as a git configuration, is judged when it is whole: who opens it for writing gets a memory file, a draft,
+// which takes its place once it is closed (see drafts).
+//
 // # The process
 //
 // It is started by whoever made the sandbox, outside of the sandbox's PID namespace, when the agent first asks. It enters the sandbox's mounts

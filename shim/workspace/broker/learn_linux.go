@@ -29,6 +29,12 @@ func (t *tree) learn(proc int) error {
 			return err
 		}
 	}
+	var st unix.Stat_t
+	if unix.Fstatat(t.fd, ".git", &st, unix.AT_SYMLINK_NOFOLLOW) == nil && kind(st) != unix.S_IFDIR {
+		if err := t.judge.Protect("/.git", "it says where the git directory of the whole workspace is"); err != nil {
+			return err
+		}
+	}
 	return t.learnHooks(proc)
 }
 

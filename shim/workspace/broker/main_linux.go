@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"unsafe"
@@ -234,6 +235,13 @@ func serveSandbox() error {
 	if b.mounts, err = b.writable(); err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
+	opened := make(chan os.Signal, 1) // what there is a lease on
+	signal.Notify(opened, unix.SIGIO)
+	go func() {
+		for range opened {
+			b.settleAll(true)
+		}
+	}()
 	program, err := filter(os.Getpid()).Program()
 	if err == nil {
 		err = load.Filter(program)
@@ -279,6 +287,7 @@ func (b *broker) obey(socket int) error {
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		case n == 0:
+			b.settleAll(true)
 			return nil
 		}
 		switch message[0] {
@@ -305,6 +314,7 @@ func (b *broker) obey(socket int) error {
 }
 
 func (b *broker) reply(socket int) error {
+	b.settleAll(true)
 	f, err := memoryFile("broker-report", b.report.read())
 	if err != nil {
 		return err

@@ -44,7 +44,6 @@ const (
 	notifySetFlags = 0x40082104
 
 	flagContinue = 1 // SECCOMP_USER_NOTIF_FLAG_CONTINUE
-	flagSend     = 2 // SECCOMP_ADDFD_FLAG_SEND, Linux 5.14
 	flagSyncWake = 1 // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, Linux 6.6
 )
 
@@ -93,13 +92,14 @@ func (l listener) answer(id uint64, value int64, errno unix.Errno) unix.Errno {
 	return l.control(notifySend, unsafe.Pointer(&response{id: id, value: value, errno: -int32(errno)}))
 }
 
-// give answers with a descriptor, a copy of fd, that the caller gets in the same instant.
-func (l listener) give(id uint64, fd int, cloexec bool) unix.Errno {
-	a := addition{id: id, flags: flagSend, source: uint32(fd)}
+// add gives the caller a descriptor, a copy of fd, and returns its number there.
+func (l listener) add(id uint64, fd int, cloexec bool) (int, unix.Errno) {
+	a := addition{id: id, source: uint32(fd)}
 	if cloexec {
 		a.newFlags = unix.O_CLOEXEC
 	}
-	return l.control(notifyAdd, unsafe.Pointer(&a))
+	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l), notifyAdd, uintptr(unsafe.Pointer(&a)))
+	return int(n), errno
 }
 
 // hurry has the kernel switch right over between the caller and us, where it can.

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"path"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -63,8 +64,7 @@ func (r *request) open(fd int, name string, flags int, mode uint32) outcome {
 		if err != nil || e.tree == nil || abs[len(abs)-1] == '/' {
 			return resumed
 		}
-		target := make([]byte, maxPath)
-		n, err := unix.Readlinkat(e.parent, e.base, target)
+		target, err := readlink(e.parent, e.base)
 		switch {
 		case errors.Is(err, unix.ENOENT):
 			out := r.create(e, flags, mode)
@@ -79,9 +79,9 @@ func (r *request) open(fd int, name string, flags int, mode uint32) outcome {
 		case flags&unix.O_NOFOLLOW != 0:
 			return outcome{errno: unix.ELOOP}
 		case target[0] == '/':
-			abs = string(target[:n])
+			abs = target
 		default:
-			abs = e.at + "/" + e.dir + "/" + string(target[:n])
+			abs = e.at + "/" + e.dir + "/" + target
 		}
 	}
 	return outcome{errno: unix.ELOOP}
@@ -104,8 +104,11 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	if !ok {
 		return stale
 	}
-	if out, refused := r.refuseObject(o); refused {
+	if out, refused := r.refuseObject(o, workspace.GitConfig, workspace.GitLink); refused {
 		return out
+	}
+	if o.verdict(o.name).Kind.IsText() {
+		return r.edit(o, flags)
 	}
 	f, err := r.reopen(o, flags&allowedFlags&^(unix.O_CREAT|unix.O_EXCL))
 	if err != nil {
@@ -115,14 +118,34 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	return outcome{file: f, cloexec: flags&unix.O_CLOEXEC != 0}
 }
 
-// reopen opens an object itself, whatever has its name meanwhile.
-func (r *request) reopen(o object, flags int) (int, error) {
-	return unix.Openat(r.proc, "self/fd/"+strconv.Itoa(o.fd), flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+// edit opens a draft of a text. The names are held.
+func (r *request) edit(o object, flags int) outcome {
+	place, err := r.reopen(o, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return failed(err)
+	}
+	r.close(place)
+	e, err := r.home(o)
+	if err != nil {
+		return failed(err)
+	}
+	var text []byte
+	if flags&unix.O_TRUNC == 0 {
+		if text, err = read(e); err != nil {
+			return failed(err)
+		}
+	}
+	return r.draft(e, place, o.Mode, text, flags, false)
 }
 
-// refuseObject judges a change of what exists.
-func (r *request) refuseObject(o object) (outcome, bool) {
-	if v := o.verdict(o.name); v.Kind != workspace.Free {
+// reopen opens an object itself, whatever has its name meanwhile.
+func (r *request) reopen(o object, flags int) (int, error) {
+	return unix.Openat(r.proc, self(o.fd), flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+}
+
+// refuseObject judges a change of what exists, which may be free or of one of these kinds.
+func (r *request) refuseObject(o object, also ...workspace.Kind) (outcome, bool) {
+	if v := o.verdict(o.name).For(kind(o.Stat_t) == unix.S_IFDIR); v.Kind != workspace.Free && !slices.Contains(also, v.Kind) {
 		return r.refuse(o.tree, o.name, v), true
 	}
 	if kind(o.Stat_t) == unix.S_IFREG && o.Nlink > 1 {
@@ -146,22 +169,54 @@ func (r *request) refuse(t *tree, name string, v workspace.Verdict) outcome {
 
 // create makes a regular file that is not there.
 func (r *request) create(e entry, flags int, mode uint32) outcome {
-	return r.make(e, func(c credentials) outcome {
+	return r.make(e, making{text: true}, func(v workspace.Verdict, c credentials) outcome {
+		mode &= fileMode &^ c.umask
+		if v.Kind.IsText() {
+			return r.createText(e, flags, mode)
+		}
 		f, err := unix.Openat2(e.parent, e.base, &unix.OpenHow{
-			Flags: uint64(flags&allowedFlags | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC), Mode: uint64(mode & fileMode &^ c.umask), Resolve: resolve,
+			Flags: uint64(flags&allowedFlags | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve,
 		})
 		if err != nil {
 			return failed(err)
 		}
-		if mode&0o111&^c.umask != 0 {
+		if mode&0o111 != 0 {
 			r.report.executable(path.Join(e.at, e.name()))
 		}
 		return outcome{file: f, cloexec: flags&unix.O_CLOEXEC != 0}
-	}, false)
+	})
 }
 
-// make has do put something new at an entry, as the caller. folder says that it is an empty folder.
-func (r *request) make(e entry, do func(credentials) outcome, folder bool) outcome {
+// createText makes an empty text and opens a draft of it.
+func (r *request) createText(e entry, flags int, mode uint32) outcome {
+	happened, err := r.texts.judge(e, []byte{})
+	if err != nil {
+		v := e.verdict(e.name())
+		v.Reason = err.Error()
+		return r.refuse(e.tree, e.name(), v)
+	}
+	f, err := unix.Openat2(e.parent, e.base, &unix.OpenHow{Flags: unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC, Mode: 0o600, Resolve: resolve})
+	if err != nil {
+		return failed(err)
+	}
+	r.close(f)
+	happened()
+	out := r.draft(e, f, mode, nil, flags, true)
+	if out.errno != 0 {
+		_ = unix.Unlinkat(e.parent, e.base, 0)
+	}
+	return out
+}
+
+// making says what is made. The zero value is such that only where nothing is protected it may be.
+type making struct {
+	text   bool   // a regular file whose maker sees to what it says
+	folder bool   // an empty one
+	link   string // where a symbolic link leads
+}
+
+// make has do put something new at an entry, as the caller.
+func (r *request) make(e entry, what making, do func(workspace.Verdict, credentials) outcome) outcome {
 	release, ok := r.hold(workspace.MakesGit(e.base))
 	defer release()
 	if !ok {
@@ -174,7 +229,11 @@ func (r *request) make(e entry, do func(credentials) outcome, folder bool) outco
 			return r.refuse(e.tree, e.name(), v)
 		}
 	}
-	if v := e.verdict(e.name()); v.Kind != workspace.Free && !(v.Kind == workspace.Folder && folder) {
+	v := e.verdict(e.name()).For(what.folder)
+	if what.link != "" {
+		v = e.judge.JudgeSymlink(e.name(), what.link, e.isGit)
+	}
+	if v.Kind != workspace.Free && !(v.Kind == workspace.Folder && what.folder) && !(v.Kind.IsText() && what.text) {
 		if _, err := e.stat(); err == nil {
 			return outcome{errno: unix.EEXIST} // as it would be anyway
 		}
@@ -186,7 +245,7 @@ func (r *request) make(e entry, do func(credentials) outcome, folder bool) outco
 			return failed(err)
 		}
 	}
-	out := do(r.who)
+	out := do(v, r.who)
 	if out.errno == 0 && !out.again {
 		r.report.changed(e.name())
 	}
@@ -198,7 +257,9 @@ func (r *request) mkdir(fd int, name string, mode uint32) outcome {
 	if !ok {
 		return resumed
 	}
-	return r.make(e, func(c credentials) outcome { return done(unix.Mkdirat(e.parent, e.base, mode&0o1777&^c.umask)) }, true)
+	return r.make(e, making{folder: true}, func(_ workspace.Verdict, c credentials) outcome {
+		return done(unix.Mkdirat(e.parent, e.base, mode&0o1777&^c.umask))
+	})
 }
 
 func (r *request) mknod(fd int, name string, mode uint32) outcome {
@@ -211,9 +272,9 @@ func (r *request) mknod(fd int, name string, mode uint32) outcome {
 	default:
 		return outcome{errno: unix.EPERM} // a device
 	}
-	return r.make(e, func(c credentials) outcome {
+	return r.make(e, making{}, func(_ workspace.Verdict, c credentials) outcome {
 		return done(unix.Mknodat(e.parent, e.base, mode&unix.S_IFMT|mode&fileMode&^c.umask, 0))
-	}, false)
+	})
 }
 
 func (r *request) symlink(target string, fd int, name string) outcome {
@@ -221,7 +282,7 @@ func (r *request) symlink(target string, fd int, name string) outcome {
 	if !ok || name[len(name)-1] == '/' {
 		return resumed
 	}
-	return r.make(e, func(credentials) outcome { return done(unix.Symlinkat(target, e.parent, e.base)) }, false)
+	return r.make(e, making{link: target}, func(workspace.Verdict, credentials) outcome { return done(unix.Symlinkat(target, e.parent, e.base)) })
 }
 
 // target is the entry that a path names, if it lies in a workspace.
@@ -254,7 +315,13 @@ func (r *request) link(oldFD int, oldName string, newFD int, newName string, fla
 	if err != nil {
 		return failed(err)
 	}
-	return r.make(e, func(credentials) outcome {
+	var what making
+	if kind(o.Stat_t) == unix.S_IFLNK {
+		if what.link, err = readlink(from.parent, from.base); err != nil {
+			return failed(err)
+		}
+	}
+	return r.make(e, what, func(workspace.Verdict, credentials) outcome {
 		if out, refused := r.refuseObject(o); refused { // or it could be written by its new name
 			return out
 		}
@@ -262,7 +329,7 @@ func (r *request) link(oldFD int, oldName string, newFD int, newName string, fla
 			return stale
 		}
 		return done(unix.Linkat(from.parent, from.base, e.parent, e.base, 0))
-	}, false)
+	})
 }
 
 func (r *request) unlink(fd int, name string, flags int) outcome {
@@ -283,11 +350,11 @@ func (r *request) unlink(fd int, name string, flags int) outcome {
 	if err != nil {
 		return failed(err)
 	}
-	v, happened := e.verdict(e.name()), func() {}
+	v, happened := e.verdict(e.name()).For(folder), func() {}
 	switch {
-	case v.Kind == workspace.Free, v.Kind == workspace.Folder && folder:
-	case v.Kind == workspace.GitConfig && !folder && kind(st) == unix.S_IFREG:
-		if happened, err = r.configs.judge(e, nil); err != nil {
+	case v.Kind == workspace.Free, v.Kind == workspace.Folder && folder, v.Kind == workspace.GitLink && kind(st) == unix.S_IFLNK:
+	case v.Kind.IsText() && !folder && kind(st) == unix.S_IFREG:
+		if happened, err = r.texts.judge(e, nil); err != nil {
 			v.Reason = err.Error()
 			return r.refuse(e.tree, e.name(), v)
 		}
@@ -370,14 +437,26 @@ func (r *request) held(fd int) (object, bool) {
 	return found, true
 }
 
-// change has do change an object's attributes or content, as the caller.
-func (r *request) change(o object, do func() error) outcome {
+// change has do change what a file holds, as the caller.
+func (r *request) change(o object, do func() error) outcome { return r.changeOr(o, do) }
+
+// adjust has do change mode, owner or extended attributes, as the caller. Those of a text say nothing to git, nor do those of a folder that it does not use.
+func (r *request) adjust(o object, do func() error) outcome {
+	also := []workspace.Kind{workspace.GitConfig, workspace.GitLink}
+	if e, err := r.home(o); err == nil && o.verdict(o.name).Kind == workspace.Folder && e.unused() == nil {
+		also = append(also, workspace.Folder)
+	}
+	return r.changeOr(o, do, also...)
+}
+
+// changeOr is for what is free or of one of these kinds.
+func (r *request) changeOr(o object, do func() error, also ...workspace.Kind) outcome {
 	release, ok := r.hold(false)
 	defer release()
 	if !ok {
 		return stale
 	}
-	if out, refused := r.refuseObject(o); refused {
+	if out, refused := r.refuseObject(o, also...); refused {
 		return out
 	}
 	if err := do(); err != nil {
@@ -395,37 +474,17 @@ func (r *request) chmod(o object, mode uint32) outcome {
 	case unix.S_IFDIR:
 		allowed = 0o3777
 	}
-	do := func() error {
-		err := unix.Fchmodat(r.proc, "self/fd/"+strconv.Itoa(o.fd), mode&allowed, 0)
+	return r.adjust(o, func() error {
+		err := unix.Fchmodat(r.proc, self(o.fd), mode&allowed, 0)
 		if err == nil && kind(o.Stat_t) == unix.S_IFREG && mode&0o111 != 0 && o.Mode&0o111 == 0 {
 			r.report.executable(path.Join(o.at, o.name))
 		}
 		return err
-	}
-	if kind(o.Stat_t) == unix.S_IFREG && (mode^o.Mode)&fileMode&^0o111 == 0 {
-		return r.mark(o, do)
-	}
-	return r.change(o, do)
-}
-
-// mark is change where it is about whether a file is executable. A git configuration may be that too: by trying so git finds out whether the file
-// system knows such files, and tracks modes only then.
-func (r *request) mark(o object, do func() error) outcome {
-	release, ok := r.hold(false)
-	if !ok {
-		release()
-		return stale
-	}
-	if o.verdict(o.name).Kind != workspace.GitConfig {
-		release()
-		return r.change(o, do)
-	}
-	defer release()
-	return done(do())
+	})
 }
 
 func (r *request) chown(o object, uid, gid int) outcome {
-	return r.change(o, func() error { return unix.Fchownat(o.fd, "", uid, gid, unix.AT_EMPTY_PATH) })
+	return r.adjust(o, func() error { return unix.Fchownat(o.fd, "", uid, gid, unix.AT_EMPTY_PATH) })
 }
 
 // setTimes takes what utimensat(2) does; nil means now.
@@ -434,16 +493,16 @@ func (r *request) setTimes(o object, times []unix.Timespec) outcome {
 	if err != nil && o.name != "." {
 		return failed(err)
 	}
-	return r.change(o, func() error {
+	return r.changeOr(o, func() error {
 		if o.name == "." {
 			return unix.UtimesNanoAt(o.tree.fd, ".", times, 0)
 		}
 		return unix.UtimesNanoAt(e.parent, e.base, times, unix.AT_SYMLINK_NOFOLLOW)
-	})
+	}, workspace.GitConfig, workspace.GitLink, workspace.Folder)
 }
 
 func (r *request) access(o object, mode uint32) outcome {
-	if o.verdict(o.name).Kind != workspace.Free {
+	if v := o.verdict(o.name).For(kind(o.Stat_t) == unix.S_IFDIR); v.Kind != workspace.Free && !v.Kind.IsText() {
 		return resumed // read-only, as the kernel says
 	}
 	return done(unix.Faccessat2(o.fd, "", mode, unix.AT_EACCESS|unix.AT_EMPTY_PATH))

@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"path"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -111,8 +110,12 @@ func (b *broker) locate(fd int) (*tree, string, error) {
 
 // pathOf is the path of what a descriptor of our own is open for.
 func pathOf(proc, fd int) (string, error) {
+	return readlink(proc, self(fd))
+}
+
+func readlink(dir int, name string) (string, error) {
 	b := make([]byte, maxPath)
-	n, err := unix.Readlinkat(proc, "self/fd/"+strconv.Itoa(fd), b)
+	n, err := unix.Readlinkat(dir, name, b)
 	return string(b[:max(n, 0)]), err
 }
 

@@ -28,7 +28,7 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 	release, ok := r.hold(false)
 	moved, err := from.stat()
 	leads := kind(moved) == unix.S_IFDIR || flags&unix.RENAME_EXCHANGE != 0
-	if ok && err == nil && (leads || workspace.MakesGit(from.base) || workspace.MakesGit(to.base) || to.verdict(to.name()).Kind == workspace.GitConfig) {
+	if ok && err == nil && (leads || workspace.MakesGit(from.base) || workspace.MakesGit(to.base) || to.verdict(to.name()).Kind.IsText()) {
 		release()
 		release, ok = r.hold(true)
 		moved, err = from.stat()
@@ -42,8 +42,8 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 		return failed(err)
 	}
 	if kind(moved) != unix.S_IFDIR && flags == 0 {
-		if v := to.verdict(to.name()); v.Kind == workspace.GitConfig {
-			return r.replaceConfig(from, to, moved, v)
+		if v := to.verdict(to.name()); v.Kind.IsText() {
+			return r.moveText(from, to, moved, v)
 		}
 	}
 	var happened []func()
@@ -97,30 +97,47 @@ func (r *request) refuseMove(from, to entry, moved unix.Stat_t, happened *[]func
 		return to.isGit(dir)
 	}
 	var out outcome
-	err := r.walk(from, kind(moved) == unix.S_IFDIR, func(below string, file bool) error {
-		old, now := from.verdict(path.Join(from.name(), below)), to.judge.Judge(path.Join(to.name(), below), isGit)
-		switch {
-		case old.Kind == workspace.Free && now.Kind == workspace.Free:
-			return nil
-		case below != "" && old.Kind == now.Kind && old.Kind == workspace.Folder && !file:
-			return nil // a git directory moves as a whole
-		case below != "" && old.Kind == now.Kind && old.Kind == workspace.GitConfig && file:
-			config, err := from.below(below)
+	err := r.walk(from, kind(moved), func(below string, what uint32) error {
+		folder, name := what == unix.S_IFDIR, path.Join(to.name(), below)
+		old, now := from.verdict(path.Join(from.name(), below)).For(folder), to.judge.Judge(name, isGit).For(folder)
+		if what == unix.S_IFLNK {
+			target, err := readlink(from.tree.fd, path.Join(from.name(), below))
 			if err != nil {
 				return err
 			}
-			defer unix.Close(config.parent)
-			f, err := r.configs.judgeMove(config, entry{tree: to.tree, dir: path.Dir(path.Join(to.name(), below)), base: config.base})
+			now = to.judge.JudgeSymlink(name, target, isGit)
+		}
+		switch {
+		case old.Kind == workspace.Free && now.Kind == workspace.Free:
+			return nil
+		case below != "" && old.Kind == workspace.Folder && now.Kind == workspace.Folder && folder:
+			return nil // a git directory moves as a whole
+		case what == unix.S_IFREG && (below != "" && old.Kind.IsText() && now.Kind == old.Kind || old.Kind == workspace.GitLink && now.Kind == workspace.Free):
+			at := entry{from.tree, from.parent, from.dir, from.base}
+			if below != "" {
+				var err error
+				if at, err = from.below(below); err != nil {
+					return err
+				}
+				defer unix.Close(at.parent)
+			}
+			var f func()
+			var err error
+			if now.Kind == workspace.Free {
+				f, err = r.texts.judge(at, nil)
+			} else {
+				f, err = r.texts.judgeMove(at, entry{tree: to.tree, dir: path.Dir(name), base: path.Base(name)})
+			}
 			if err == nil {
 				*happened = append(*happened, f)
 				return nil
 			}
 			old.Reason = err.Error()
-			out = r.refuse(from.tree, config.name(), old)
+			out = r.refuse(from.tree, at.name(), old)
 		case old.Kind != workspace.Free:
 			out = r.refuse(from.tree, path.Join(from.name(), below), old)
 		default:
-			out = r.refuse(to.tree, path.Join(to.name(), below), now)
+			out = r.refuse(to.tree, name, now)
 		}
 		return unix.EROFS
 	})
@@ -141,21 +158,21 @@ func (e entry) below(name string) (entry, error) {
 // maxWalk bounds what is looked at for one call.
 const maxWalk = 1 << 20
 
-// walk calls f with "" for the entry itself and with each path below it, if it is a folder.
-func (r *request) walk(e entry, folder bool, f func(below string, file bool) error) error {
-	if err := f("", !folder); err != nil || !folder {
+// walk calls f with "" for the entry itself and with each path below it, if it is a folder, and with what it is (S_IFMT of inode(7)).
+func (r *request) walk(e entry, what uint32, f func(below string, what uint32) error) error {
+	if err := f("", what); err != nil || what != unix.S_IFDIR {
 		return err
 	}
 	return walkFolder(e.parent, e.base, f)
 }
 
 // walkFolder does so for what lies in a folder. Deeper than a path can be, where nothing could be changed any more, it fails.
-func walkFolder(parent int, base string, f func(below string, file bool) error) error {
+func walkFolder(parent int, base string, f func(below string, what uint32) error) error {
 	left := maxWalk
 	return walkBelow(parent, base, "", &left, make([]byte, 32<<10), f)
 }
 
-func walkBelow(parent int, base, below string, left *int, b []byte, f func(below string, file bool) error) error {
+func walkBelow(parent int, base, below string, left *int, b []byte, f func(below string, what uint32) error) error {
 	if len(below) > maxPath {
 		return unix.ENAMETOOLONG
 	}
@@ -182,7 +199,7 @@ func walkBelow(parent int, base, below string, left *int, b []byte, f func(below
 				return err
 			}
 			name := path.Join(below, entry)
-			if err := f(name, kind(st) == unix.S_IFREG); err != nil {
+			if err := f(name, kind(st)); err != nil {
 				return err
 			}
 			if kind(st) == unix.S_IFDIR {
@@ -194,12 +211,12 @@ func walkBelow(parent int, base, below string, left *int, b []byte, f func(below
 	}
 }
 
-// maxConfig is the largest git configuration, see package gitconfig.
-const maxConfig = 1 << 20
+// maxText is the largest text that is judged, see package gitconfig.
+const maxText = 1 << 20
 
-// replaceConfig is how git changes its configuration: a new text takes the old one's place. What is judged is what then lies there: a copy,
+// moveText is how git changes its configuration: a new text takes the old one's place. What is judged is what then lies there: a copy,
 // to which nobody has a descriptor.
-func (r *request) replaceConfig(from, to entry, moved unix.Stat_t, v workspace.Verdict) outcome {
+func (r *request) moveText(from, to entry, moved unix.Stat_t, v workspace.Verdict) outcome {
 	if source := from.verdict(from.name()); source.Kind != workspace.Free {
 		return r.refuse(from.tree, from.name(), source)
 	}
@@ -210,7 +227,7 @@ func (r *request) replaceConfig(from, to entry, moved unix.Stat_t, v workspace.V
 	if err != nil {
 		return failed(err)
 	}
-	happened, err := r.configs.judge(to, text)
+	happened, err := r.texts.judge(to, text)
 	if err != nil {
 		v.Reason = err.Error()
 		return r.refuse(to.tree, to.name(), v)
@@ -227,7 +244,7 @@ func (r *request) replaceConfig(from, to entry, moved unix.Stat_t, v workspace.V
 	return outcome{}
 }
 
-// read reads a regular file, up to maxConfig.
+// read reads a regular file that is a text.
 func read(e entry) ([]byte, error) {
 	fd, err := unix.Openat2(e.parent, e.base, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: resolve})
 	if err != nil {
@@ -235,6 +252,10 @@ func read(e entry) ([]byte, error) {
 	}
 	f := os.NewFile(uintptr(fd), e.base)
 	defer f.Close()
+	return readText(f)
+}
+
+func readText(f *os.File) ([]byte, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -242,8 +263,8 @@ func read(e entry) ([]byte, error) {
 	if !st.Mode().IsRegular() {
 		return nil, unix.EINVAL
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err == nil && len(b) > maxConfig {
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, maxText+1))
+	if err == nil && len(b) > maxText {
 		err = unix.EFBIG
 	}
 	return b, err
@@ -266,118 +287,4 @@ func copyOf(e entry, text []byte, mode uint32) error {
 		err = cerr
 	}
 	return err
-}
-
-// becomesGit judges what makes e's folder a git directory, which it was not before: what lies there already is then its configuration and its
-// hooks. The names are locked.
-func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
-	with := func(entry string) bool { return strings.EqualFold(entry, e.base) || e.has(e.dir, entry) }
-	if strings.EqualFold(path.Base(e.dir), ".git") || e.isGit(e.dir) || !workspace.IsGit(with) {
-		return free, nil
-	}
-	v, err := eachConfig(e, func(config entry, mode uint32) (workspace.Verdict, error) {
-		text, err := read(config)
-		if err != nil {
-			return free, err
-		}
-		if err := judge(config, nil, text); err != nil {
-			return protected(config.base, err.Error()), nil
-		}
-		happened, err := r.configs.remember(place{config.tree, config.name()}, nil, text)
-		if err != nil {
-			return protected(config.base, err.Error()), nil
-		}
-		if err := copyOf(config, text, mode); err != nil {
-			return free, err
-		}
-		happened()
-		return free, nil
-	})
-	if err != nil || v.Kind != workspace.Free {
-		return v, err
-	}
-	return emptyPlaces(e)
-}
-
-// ceasesGit judges what takes away the entry that makes e's folder a git directory: all that is protected in there would be free. So it must be
-// such that it may go. What is to be done once it has happened is added to happened. The names are locked.
-func (r *request) ceasesGit(e entry, happened *[]func()) (workspace.Verdict, error) {
-	without := func(entry string) bool { return !strings.EqualFold(entry, e.base) && e.has(e.dir, entry) }
-	if !workspace.MakesGit(e.base) || strings.EqualFold(path.Base(e.dir), ".git") || !e.isGit(e.dir) || workspace.IsGit(without) {
-		return free, nil
-	}
-	v, err := eachConfig(e, func(config entry, _ uint32) (workspace.Verdict, error) {
-		f, err := r.configs.judge(config, nil)
-		if err != nil {
-			return protected(config.base, err.Error()), nil
-		}
-		*happened = append(*happened, f)
-		return free, nil
-	})
-	if err != nil || v.Kind != workspace.Free {
-		return v, err
-	}
-	return emptyPlaces(e)
-}
-
-// eachConfig calls do with each configuration that git reads in e's folder, and its mode, until a verdict is not that it is free.
-func eachConfig(e entry, do func(config entry, mode uint32) (workspace.Verdict, error)) (workspace.Verdict, error) {
-	for _, base := range []string{"config", "config.worktree"} {
-		config := entry{e.tree, e.parent, e.dir, base}
-		st, err := config.stat()
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return free, err
-		}
-		if kind(st) != unix.S_IFREG {
-			return protected(base, "it is no regular file"), nil
-		}
-		if v, err := do(config, st.Mode); err != nil || v.Kind != workspace.Free {
-			return v, err
-		}
-	}
-	return free, nil
-}
-
-// free is the verdict that there is nothing to protect.
-var free = workspace.Verdict{Kind: workspace.Free}
-
-func protected(base, reason string) workspace.Verdict {
-	return workspace.Verdict{Kind: workspace.Protected, Pattern: base + " of a git directory", Reason: reason}
-}
-
-// emptyPlaces looks whether what git uses in e's folder, besides its configuration, is nothing.
-func emptyPlaces(e entry) (workspace.Verdict, error) {
-	for base, allowed := range map[string]func(name string) bool{
-		"hooks":    func(name string) bool { return strings.HasSuffix(name, ".sample") && !strings.Contains(name, "/") },
-		"remotes":  func(string) bool { return false },
-		"branches": func(string) bool { return false },
-	} {
-		folder := entry{e.tree, e.parent, e.dir, base}
-		st, err := folder.stat()
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return free, err
-		}
-		if kind(st) != unix.S_IFDIR {
-			return protected(base, "it is no folder"), nil
-		}
-		err = walkFolder(folder.parent, folder.base, func(below string, file bool) error {
-			if !file || !allowed(below) {
-				return unix.EROFS
-			}
-			return nil
-		})
-		if errors.Is(err, unix.EROFS) {
-			return protected(base, "git would use what lies in there"), nil
-		}
-		if err != nil {
-			return free, err
-		}
-	}
-	return free, nil
 }

@@ -36,6 +36,9 @@ var resumed = outcome{resume: true}
 var stale = outcome{again: true}
 
 func failed(err error) outcome {
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return stale // it has a lease of ours, on a draft
+	}
 	if errno, ok := errors.AsType[unix.Errno](err); ok && errno != 0 {
 		return outcome{errno: errno}
 	}

@@ -32,7 +32,7 @@ func (w *worker) resume(n notification, dir int) outcome {
 	if st.Mask&unix.STATX_MNT_ID == 0 || r.mounts[st.Mnt_id] {
 		c.mode &= fileMode
 	}
-	return done(unix.Fchmodat(r.proc, "self/fd/"+strconv.Itoa(fd), c.mode, 0))
+	return done(unix.Fchmodat(r.proc, self(fd), c.mode, 0))
 }
 
 // A modeChange is what the arguments of a call say: an index of -1 stands for none.
