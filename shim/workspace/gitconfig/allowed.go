@@ -61,6 +61,7 @@ var allowed = []row{
 	{keys: "remote.*.tagopt", kind: choice, values: "--tags --no-tags", why: "whether a fetch takes tags"},
 	{keys: "remote.*.prune remote.*.prunetags remote.*.skipdefaultupdate remote.*.skipfetchall", kind: boolean, why: "what a fetch takes and deletes"},
 	{keys: "remote.*.followremotehead", kind: choice, values: "never create warn always", why: "whether a fetch writes the remote's HEAD"},
+	{keys: "remote.*.mirror", kind: mirror, why: "whether a push takes all refs; clone --mirror writes it"},
 	{keys: "remote.*.promisor", kind: promisor, why: "whether missing objects come from there"},
 	{keys: "remote.*.partialclonefilter", kind: filter, why: "which objects a fetch leaves out"},
 	{keys: "branch.*.remote", kind: remote, why: "what the branch follows"},

@@ -133,23 +133,6 @@ func judgeName(before, after []entry, s state) *RefusedError {
 	return nil
 }
 
-// HooksPath returns the core.hooksPath that takes effect if no later file sets it, and whether the text has one. Files that the text includes are not
-// read. A text that git cannot read has none: git stops at it.
-func HooksPath(text []byte) (string, bool) { return last(text, "core.hookspath") }
-
-func last(text []byte, name string) (string, bool) {
-	entries, err := parse(text)
-	if err != nil {
-		return "", false
-	}
-	for _, e := range slices.Backward(entries) {
-		if e.name == name {
-			return e.value, true
-		}
-	}
-	return "", false
-}
-
 // state is what the checks of values know beside the value.
 type state struct {
 	gitDir  string

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const (
@@ -221,28 +223,28 @@ func TestLine(t *testing.T) {
 	}
 }
 
-func TestHooksPath(t *testing.T) {
-	for text, want := range map[string]string{
-		"[core]\nhooksPath=a\n[CORE]\nHooksPath = b":   "b",
-		"[core]\nhooksPath=":                           "",
-		"[core \"x\"]\nhooksPath=a\n[core]\nbare=true": "none",
-		"[core]\nhooksPath=a\n[core":                   "none",
+func TestNames(t *testing.T) {
+	for text, want := range map[string]Named{
+		"[core]\nhooksPath=a\n[CORE]\nHooksPath = b":   {HooksPath: "b"},
+		"[core]\nhooksPath=":                           {},
+		"[core \"x\"]\nhooksPath=a\n[core]\nbare=true": {},
+		"[core]\nhooksPath=a\n[core":                   {},
+		"[include]\npath=a b\n[includeIf \"gitdir:~/x\"]\npath = ~/c\n[alias]\ns = status -sb":   {Includes: []string{"a b", "~/c"}, Commands: []string{"status", "-sb"}},
+		"[filter \"x\"]\nclean = \"./tools/c.sh %f;y\"\n[core]\nfsmonitor=.git/m\neditor='vi'\n": {Commands: []string{"./tools/c.sh", "%f", "y", ".git/m", "vi"}},
+		"[commit]\ntemplate=a\n[user]\nname=b":                                                   {},
 	} {
-		got, ok := HooksPath([]byte(text))
-		if !ok {
-			got += "none"
-		}
-		if got != want {
-			t.Errorf("%q: %q; want %q", text, got, want)
+		if diff := cmp.Diff(want, Names([]byte(text))); diff != "" {
+			t.Errorf("%q:\n%s", text, diff)
 		}
 	}
 }
 
-func TestWorktree(t *testing.T) {
-	if place, ok := Worktree([]byte("[core]\nworktree=../../../m"), "a/.git/modules/m"); !ok || place != "a/m" {
-		t.Error(place, ok)
+func TestMirror(t *testing.T) {
+	const new = "[remote \"m\"]\n\turl = https://a.test/x\n\tfetch = +refs/*:refs/*\n\tmirror = true\n"
+	if err := Judge(nil, []byte(new), ".git"); err != nil {
+		t.Error(err)
 	}
-	if place, ok := Worktree([]byte("[core]\nworktree=/m"), "a/.git/modules/m"); ok {
-		t.Error(place)
+	if err := Judge([]byte("[remote \"m\"]\n\turl = https://a.test/x\n\tfetch = +refs/*:refs/*\n"), []byte(new), ".git"); err == nil {
+		t.Error("a remote that was there before")
 	}
 }

@@ -247,8 +247,8 @@ func FuzzJudge(f *testing.F) {
 				t.Fatalf("%s differs:\n%s", prefix, diff)
 			}
 		}
-		if _, ok := Worktree(after, ".git"); ok {
-			t.Fatal("a worktree elsewhere")
+		if diff := cmp.Diff(with(old, "core.worktree"), with(now, "core.worktree")); diff != "" {
+			t.Fatalf("a worktree elsewhere:\n%s", diff)
 		}
 		if err := Judge(after, after, ".git"); err != nil {
 			t.Fatalf("the same text: %v", err)

@@ -5,15 +5,15 @@ import "strings"
 // refused are reasons for people, nothing more: a key without a row in allowed is frozen, whether it is here or not. A pattern that ends in a dot
 // stands for all that starts so. The first that fits counts.
 var refused = []struct{ keys, why string }{
-	{"include. includeif.", "it has git read another file as configuration"},
-	{"core.hookspath init.templatedir hook.", "it names programs that git runs"},
+	{"include. includeif.", whyIncludes},
+	{"core.hookspath init.templatedir hook.", whyPrograms},
 	{
 		"alias. core.alternaterefscommand core.askpass core.editor core.gitproxy core.pager core.sshcommand sequence.editor pager. " +
 			"credential. diff.external diff.*. diff.guitool diff.tool difftool. merge.*. merge.default merge.guitool merge.tool mergetool. filter. interactive.difffilter " +
 			"browser. web.browser help. man. guitool. gpg. imap. sendemail. instaweb. trailer. tar.*. gc.recentobjectshook " +
 			"uploadpack.packobjectshook branch.*.mergeoptions pull.octopus pull.twohead remote.*.receivepack remote.*.uploadpack remote.*.vcs remotes. receive.procreceiverefs " +
 			"core.fsmonitorhookversion ssh.variant uploadarchive. lfs. gui. gitcvs.",
-		"it names a command, or changes how one is run",
+		whyCommand,
 	},
 	{"rebase.instructionformat", "it is written into the list of commands that a rebase carries out"},
 	{"core.commentchar core.commentstring", "it says which lines of a list of commands are none"},
@@ -24,7 +24,7 @@ var refused = []struct{ keys, why string }{
 		"it names a file or an address that git reads or writes",
 	},
 	{
-		"url. remote.pushdefault remote.*.push remote.*.pushurl remote.*.mirror remote.*.proxy remote.*.proxyauthmethod remote.*.serveroption branch.*.pushremote " +
+		"url. remote.pushdefault remote.*.push remote.*.pushurl remote.*.proxy remote.*.proxyauthmethod remote.*.serveroption branch.*.pushremote " +
 			"push.pushoption push.recursesubmodules submodule.recurse submodule.propagatebranches fetch.all checkout.defaultremote clone.defaultremotename clone.filtersubmodules sendpack. promisor.",
 		"it changes where the owner's data goes, or what goes with it",
 	},
@@ -44,6 +44,13 @@ var refused = []struct{ keys, why string }{
 		"git's everyday work inside has no need of it",
 	},
 }
+
+// The reasons of keys whose values name what git runs or obeys.
+const (
+	whyIncludes = "it has git read another file as configuration"
+	whyPrograms = "it names programs that git runs"
+	whyCommand  = "it names a command, or changes how one is run"
+)
 
 func refusedWhy(e entry) string {
 	for _, r := range refused {

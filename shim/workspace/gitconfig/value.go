@@ -20,6 +20,7 @@ const (
 	text                 // anything without control characters but tabs and newlines: it is shown and never run
 	date                 // an expiry: "now", "never", "2.weeks.ago"
 	filter               // an object filter, of a remote that is fetched from unasked
+	mirror               // boolean, of a remote that was not there before
 	promisor             // boolean, of a remote that is fetched from unasked
 	address              // of a repository
 	refspec              // what a fetch takes, and where below refs/ it puts it
@@ -44,10 +45,13 @@ func (r row) check(e entry, s state) string {
 			return "is of a remote that commands would fetch from unasked: it " + reason
 		}
 	}
+	if _, sub, _, _ := e.split(); r.kind == mirror && s.remotes[sub] {
+		return "is of a remote that was there before: the owner's next push would take more"
+	}
 	v := e.value
 	ok := false
 	switch r.kind {
-	case boolean, promisor:
+	case boolean, mirror, promisor:
 		ok = isBoolean(v)
 	case choice:
 		ok = slices.Contains(strings.Fields(r.values), v)
@@ -80,7 +84,7 @@ func (r row) check(e entry, s state) string {
 
 func (r row) expect() string {
 	switch r.kind {
-	case boolean, promisor:
+	case boolean, mirror, promisor:
 		return "true or false"
 	case choice:
 		return "one of: " + r.values

@@ -6,16 +6,6 @@ import (
 	"strings"
 )
 
-// Worktree returns the place of core.worktree, relative to the workspace's top, for the caller to see that no symbolic link leads from there
-// to elsewhere, and whether the text has one that lies in the workspace.
-func Worktree(text []byte, gitDir string) (string, bool) {
-	v, ok := last(text, "core.worktree")
-	if !ok || checkWorktree(v, gitDir) != "" {
-		return "", false
-	}
-	return path.Join(gitDir, v), true
-}
-
 // checkWorktree judges core.worktree. git checks files out there, whoever owns the place, and follows the path link by link from the git directory. Only a
 // submodule has need of it: its git directory lies in that of the repository around it, as .git/modules/NAME, or in that of one of its further worktrees.
 func checkWorktree(v, gitDir string) string {
