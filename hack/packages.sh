@@ -9,7 +9,8 @@ test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc musl-gcc:musl-tools
 	sshd:openssh-server openssl:openssl)
 # what agents run, which must lie where they see it
 agent_needs=(git:git ssh:openssh-client curl:curl wget:wget node:nodejs npm:npm python3:python3 pip3:python3-pip cargo:cargo javac:default-jdk-headless)
-bench_needs=("${test_needs[@]}" haproxy:haproxy nginx:nginx-light /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream tinyproxy:tinyproxy-bin bwrap:bubblewrap)
+bench_needs=("${test_needs[@]}" haproxy:haproxy nginx:nginx-light /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream tinyproxy:tinyproxy-bin bwrap:bubblewrap
+	socat:socat rg:ripgrep)
 
 case "${1:-}" in
 run) needs=("${run_needs[@]}") ;;
@@ -34,7 +35,11 @@ fi
 if command -v busybox >/dev/null && ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	missing+=(busybox-static)
 fi
+npm_peer() { # a peer of cofferdam run that Debian does not have
+	[ "$1" != bench ] || command -v srt >/dev/null || npm install --silent --global @anthropic-ai/sandbox-runtime
+}
 if [ ${#missing[@]} -eq 0 ]; then
+	npm_peer "$1"
 	exit 0
 fi
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
@@ -70,3 +75,4 @@ $install -qq >/dev/null
 if [ ${#services[@]} -gt 0 ] && command -v systemctl >/dev/null; then
 	systemctl --quiet disable "${services[@]}"
 fi
+npm_peer "$1"

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cofferdam.dev/cofferdam/integration/ctrd"
 	"cofferdam.dev/cofferdam/netns/netnstest"
 )
@@ -82,18 +84,23 @@ func BenchmarkIdleMemory(b *testing.B) {
 	}
 }
 
-// BenchmarkRun times `cofferdam run true` beside bwrap with as many namespaces, and tells what an idle sandbox takes, in KiB of all its
-// processes.
+// BenchmarkRun times `cofferdam run true` beside bwrap with as many namespaces and beside srt, and tells what an idle sandbox takes, in KiB of
+// all its processes. /run is in memory, as on a machine that systemd has started.
 func BenchmarkRun(b *testing.B) {
-	bwrap, err := exec.LookPath("bwrap")
-	if err != nil {
-		netnstest.Skip(b, "bwrap", err.Error())
+	var peers [2]string
+	for i, name := range []string{"bwrap", "srt"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			netnstest.Skip(b, name, err.Error())
+		}
+		peers[i] = path
 	}
+	inMemory(b, "/run")
 	for _, one := range people {
 		b.Run(one.name, func(b *testing.B) {
 			p := newPerson(b, one.name, one.id)
-			peer := []string{
-				"--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin",
+			bwrap := []string{
+				"bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin",
 				"--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--symlink", "usr/sbin", "/sbin", "--proc", "/proc",
 				"--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", p.home, "--bind", p.workspace(), p.workspace(), "--chdir", p.workspace(), "true",
 			}
@@ -105,16 +112,21 @@ func BenchmarkRun(b *testing.B) {
 				return time.Since(began)
 			}
 			for b.Loop() {
-				var theirs, ours []time.Duration
+				var theirs [2][]time.Duration
+				var ours []time.Duration
 				for range rounds {
-					cmd := p.command(b, "run", "true")
-					cmd.Path, cmd.Args = bwrap, append([]string{"bwrap"}, peer...)
-					theirs = append(theirs, timed(cmd))
+					for i, args := range [][]string{bwrap, {"srt", "true"}} {
+						cmd := p.command(b, "run", "true")
+						cmd.Path, cmd.Args = peers[i], args
+						theirs[i] = append(theirs[i], timed(cmd))
+					}
 					ours = append(ours, timed(p.command(b, "run", "true")))
 				}
-				b.ReportMetric(float64(median(theirs).Microseconds())/1000, "bwrap-ms")
 				b.ReportMetric(float64(median(ours).Microseconds())/1000, "cofferdam-ms")
-				b.ReportMetric(float64(median(ours))/float64(median(theirs)), "ratio")
+				b.ReportMetric(float64(median(theirs[0]).Microseconds())/1000, "bwrap-ms")
+				b.ReportMetric(float64(median(ours))/float64(median(theirs[0])), "of-bwrap")
+				b.ReportMetric(float64(median(theirs[1]).Microseconds())/1000, "srt-ms")
+				b.ReportMetric(float64(median(theirs[1]))/float64(median(ours)), "times-faster-than-srt")
 
 				cmd := p.command(b, "run", "sleep", "3600")
 				if err := cmd.Start(); err != nil {
@@ -134,6 +146,15 @@ func BenchmarkRun(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// inMemory has a folder be empty and in memory for the rest of a benchmark.
+func inMemory(b *testing.B, dir string) {
+	b.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 }
 
 // pss sums the proportional set sizes of processes, in KiB. There must be some.
