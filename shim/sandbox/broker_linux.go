@@ -23,6 +23,7 @@ const BrokerBinary = "cofferdam-broker"
 // process. If the broker ends, nobody answers any more, and calls that ask fail: the workspace is read-only then.
 type doorkeeper struct {
 	binary string
+	shared string // folder of the files that brokers share
 	config broker.Config
 	start  Starter
 
@@ -125,7 +126,10 @@ func (d *doorkeeper) hand(l *os.File) (done bool, err error) {
 }
 
 // run starts the process. mu is held.
-func (d *doorkeeper) run() error {
+func (d *doorkeeper) run() (err error) {
+	if d.files.Shared, err = shareTrees(d.shared, d.files.Trees); err != nil {
+		return fmt.Errorf("share workspaces: %w", err)
+	}
 	cmd, control, started, err := broker.Command(d.binary, d.config, d.files)
 	if err != nil {
 		return err
@@ -184,12 +188,15 @@ func (d *doorkeeper) close() error {
 	for _, f := range append(files.Trees, files.Mounts) {
 		f.Close() // may be nil
 	}
-	if control == nil {
-		return nil
+	var errs [2]error
+	if control != nil {
+		errs[0] = control.Close()
+		<-exited
 	}
-	err := control.Close()
-	<-exited
-	return err
+	if files.Shared != nil {
+		errs[1] = unshareTrees(d.shared, files.Shared)
+	}
+	return errors.Join(errs[:]...)
 }
 
 // receiveListeners takes the listeners that the OCI runtime sends to the socket: of the container's first process, and of each that Exec

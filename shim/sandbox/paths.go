@@ -109,6 +109,9 @@ func (p Paths) listener(id string) string {
 	return filepath.Join(filepath.Dir(p.State), "ask", hex.EncodeToString(h.Sum(nil)))
 }
 
+// shared is for files by which sandboxes with the same workspace take turns.
+func (p Paths) shared() string { return filepath.Join(filepath.Dir(p.State), "shared") }
+
 // Log returns the path of a sandbox's decision log, whose further files have a number after it, see record.Segments.
 func (p Paths) Log(id string) string { return filepath.Join(p.Logs, id+logSuffix) }
 

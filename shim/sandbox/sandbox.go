@@ -116,7 +116,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		ID: plan.state.ID, Spec: plan.state.Sandbox, Rewritten: plan.spec, paths: p, sources: plan.sources,
 		networked: make(chan struct{}), state: plan.state, policy: plan.policy, beside: plan.parsed.Sections(), oneID: r.oneID(),
-		door: &doorkeeper{start: r.Start, config: broker.Config{Sandbox: plan.state.ID, Rules: workspace.Rules(plan.state.Sandbox.Workspace), OneID: r.oneID()}},
+		door: &doorkeeper{start: r.Start, shared: p.shared(), config: broker.Config{Sandbox: plan.state.ID, Rules: workspace.Rules(plan.state.Sandbox.Workspace), OneID: r.oneID()}},
 	}
 	if s.door.binary, err = r.brokerBinary(); err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func (b *broker) request(t *testing.T) *request {
 	}
 	w := &worker{broker: b, as: unknown, status: make([]byte, maxStatus)}
 	t.Cleanup(func() { unix.Close(dir); w.closeOpened() })
-	return &request{worker: w, dir: dir, began: b.moves.Load()}
+	return &request{worker: w, dir: dir, began: b.names.moves()}
 }
 
 // must is for a step that is allowed.

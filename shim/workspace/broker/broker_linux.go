@@ -4,8 +4,6 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
-	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,10 +16,7 @@ type broker struct {
 	report *recorder
 	own    credentials // this process's
 
-	// names is held, shared, while a place is judged and changed, and alone by what changes where names lead. moves counts the latter: what
-	// was looked up before one is looked up again.
-	names   sync.RWMutex
-	moves   atomic.Uint64
+	names   names
 	mounts  map[uint64]bool // those of the workspaces in this process's namespace
 	aliases aliases
 	texts   texts
@@ -105,7 +100,7 @@ func (w *worker) outcome(n notification, dir int) (out outcome) {
 	}()
 	for range maxAgain {
 		w.settle(true)
-		r := &request{worker: w, n: n, dir: dir, began: w.moves.Load()}
+		r := &request{worker: w, n: n, dir: dir, began: w.names.moves()}
 		if root, err := r.readlink("root"); err != nil || root != "/" { // to a process in a root of its own, paths mean something else
 			return resumed
 		}

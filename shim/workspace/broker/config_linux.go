@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -27,6 +28,8 @@ type Config struct {
 type Files struct {
 	Mounts *os.File   // the sandbox's mount namespace
 	Trees  []*os.File // its workspaces, as mounted there (O_PATH)
+	// Shared has a file of SharedSize bytes for each of Trees, the same for all sandboxes that have it. The order of those of several is the same for all.
+	Shared []*os.File
 }
 
 // The descriptors that the process is started with.
@@ -34,7 +37,7 @@ const (
 	fdControl = 3
 	fdMounts  = 4 // later: /proc
 	fdConfig  = 5
-	fdTrees   = 6
+	fdTrees   = 6 // and as many of Files.Shared
 )
 
 // maxTrees bounds the workspaces of one sandbox.
@@ -46,7 +49,7 @@ type Control struct{ socket *os.File }
 // Command describes the process; it starts nothing. The caller starts it from a thread that it keeps for as long as the process is wanted
 // (PR_SET_PDEATHSIG, prctl(2)), calls started afterwards, whether that failed or not, and closes the Control, which ends the process.
 func Command(binary string, c Config, f Files) (cmd *exec.Cmd, control *Control, started func(), err error) {
-	if len(f.Trees) == 0 || len(f.Trees) > maxTrees {
+	if len(f.Trees) == 0 || len(f.Trees) > maxTrees || len(f.Shared) != len(f.Trees) {
 		return nil, nil, nil, fmt.Errorf("describe broker: %d workspaces", len(f.Trees))
 	}
 	if _, err := workspace.NewJudge(c.Rules); err != nil {
@@ -66,7 +69,7 @@ func Command(binary string, c Config, f Files) (cmd *exec.Cmd, control *Control,
 		Path: binary,
 		Args: []string{"cofferdam-broker", c.Sandbox, keep(c), strconv.Itoa(len(f.Trees))},
 		Env:  []string{"GOGC=50"}, Dir: "/",
-		ExtraFiles:  append([]*os.File{child, f.Mounts, config}, f.Trees...),
+		ExtraFiles:  slices.Concat([]*os.File{child, f.Mounts, config}, f.Trees, f.Shared),
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	return cmd, &Control{os.NewFile(uintptr(pair[0]), "broker")}, func() { child.Close(); config.Close() }, nil

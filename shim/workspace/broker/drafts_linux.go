@@ -180,10 +180,12 @@ func (w *worker) settle(asked bool) {
 	if len(ready) == 0 {
 		return
 	}
-	w.names.Lock()
-	defer w.names.Unlock()
+	release, err := w.names.hold(true)
+	defer release()
 	for key, draft := range ready {
-		w.commit(key, draft)
+		if err == nil {
+			w.commit(key, draft)
+		}
 		draft.close()
 		d.n.Add(-1)
 	}

@@ -27,8 +27,12 @@ const serving = "serving"
 // it executes itself once more, and all threads of the second step are as that one thread was. The caller calls it from main on the first
 // thread, which an init function has locked.
 func Main(args []string) error {
-	if len(args) == 3 && args[2] == serving {
-		return serveSandbox()
+	if len(args) == 4 && args[2] == serving {
+		trees, err := strconv.Atoi(args[3])
+		if err != nil {
+			return err
+		}
+		return serveSandbox(trees)
 	}
 	if len(args) != 4 {
 		return errors.New("it is started by cofferdam, never by hand")
@@ -76,7 +80,7 @@ func enter(sandbox string, keep uint64, trees int) error {
 	if err := unix.Dup3(proc, fdMounts, 0); err != nil {
 		return fmt.Errorf("keep /proc: %w", err)
 	}
-	for fd := fdControl; fd < fdTrees+trees; fd++ {
+	for fd := fdControl; fd < fdTrees+2*trees; fd++ {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			return fmt.Errorf("keep descriptor %d: %w", fd, err)
 		}
@@ -87,7 +91,7 @@ func enter(sandbox string, keep uint64, trees int) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	return fmt.Errorf("execute itself: %w", execveat(self, []string{"cofferdam-broker", sandbox, serving}, os.Environ()))
+	return fmt.Errorf("execute itself: %w", execveat(self, []string{"cofferdam-broker", sandbox, serving, strconv.Itoa(trees)}, os.Environ()))
 }
 
 // openProc opens /proc as this process's PID namespace has it, without all that is about the host and not about processes, where the
@@ -197,7 +201,7 @@ func pointers(list []string) ([]*byte, error) {
 }
 
 // serveSandbox is the second step.
-func serveSandbox() error {
+func serveSandbox(trees int) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("set not dumpable: %w", err)
 	}
@@ -213,11 +217,8 @@ func serveSandbox() error {
 	if err := b.know(); err != nil {
 		return fmt.Errorf("read /proc/self: %w", err)
 	}
-	for i := 0; ; i++ {
-		at, err := pathOf(b.proc, fdTrees+i)
-		if errors.Is(err, unix.ENOENT) { // no such descriptor
-			break
-		}
+	for fd := fdTrees; fd < fdTrees+trees; fd++ {
+		at, err := pathOf(b.proc, fd)
 		if err != nil {
 			return err
 		}
@@ -225,11 +226,14 @@ func serveSandbox() error {
 		if err != nil {
 			return err
 		}
-		t := &tree{at: at, fd: fdTrees + i, judge: judge}
+		t := &tree{at: at, fd: fd, judge: judge}
 		if err := t.learn(b.proc); err != nil {
 			return fmt.Errorf("workspace %s: %w", at, err)
 		}
 		b.trees = append(b.trees, t)
+		if err := b.names.share(fd + trees); err != nil {
+			return fmt.Errorf("workspace %s: %w", at, err)
+		}
 	}
 	b.aliases.trees = b.trees
 	if b.mounts, err = b.writable(); err != nil {

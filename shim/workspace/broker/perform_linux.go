@@ -380,14 +380,8 @@ func (r *request) unlink(fd int, name string, flags int) outcome {
 
 // hold takes the names, alone or with others, and reports whether they lead where they did when the call's paths were looked up.
 func (r *request) hold(alone bool) (release func(), ok bool) {
-	if alone {
-		r.names.Lock()
-		release = r.names.Unlock
-	} else {
-		r.names.RLock()
-		release = r.names.RUnlock
-	}
-	return release, r.moves.Load() == r.began
+	release, err := r.names.hold(alone)
+	return release, err == nil && r.names.moves() == r.began
 }
 
 func (r *request) truncate(name string, length int64) outcome {

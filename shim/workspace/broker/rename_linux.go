@@ -67,7 +67,7 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 	}
 	err = unix.Renameat2(from.parent, from.base, to.parent, to.base, flags)
 	if leads {
-		r.moves.Add(1) // not before: who begins now looks the new names up
+		r.names.moved() // not before: who begins now looks the new names up
 	}
 	if err != nil {
 		return failed(err)

@@ -16,7 +16,7 @@ type request struct {
 	n   notification
 	dir int // in /proc, the caller's: it is of no other thread that later has its number
 	who credentials
-	// began is what broker.moves was before anything was looked up.
+	// began is what names.moves was before anything was looked up.
 	began uint64
 }
 

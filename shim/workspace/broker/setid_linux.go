@@ -17,7 +17,7 @@ func (w *worker) resume(n notification, dir int) outcome {
 	if !ok || c.mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return resumed
 	}
-	r := &request{worker: w, n: n, dir: dir, began: w.moves.Load()}
+	r := &request{worker: w, n: n, dir: dir, began: w.names.moves()}
 	if err := r.asCaller(); err != nil {
 		return failed(err)
 	}
