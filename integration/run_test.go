@@ -377,6 +377,43 @@ func TestRunPassesSignalsOn(t *testing.T) {
 	})
 }
 
+// A signal at any time of the start ends the start or reaches the agent: it is not lost, and does not end cofferdam before an agent that runs.
+func TestRunPassesSignalsOnFromTheStart(t *testing.T) {
+	eachPerson(t, func(t *testing.T, p person) {
+		agents := 0
+		for after := time.Duration(0); agents < 3; after += 5 * time.Millisecond { // until it comes after the start
+			if after > 5*time.Second {
+				t.Fatal("no agent has ever got the signal")
+			}
+			cmd := p.command(t, "run", "sh", "-c", `trap "echo TERM; exit 3" TERM; echo ready; while :; do sleep 0.01; done`)
+			var out bytes.Buffer
+			cmd.Stdout = &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(after) // what is tested, not waited for
+			if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			code := cmd.ProcessState.ExitCode()
+			switch {
+			case out.String() == "ready\nTERM\n" && code == 3, out.String() == "TERM\n" && code == 3:
+				agents++
+			case out.Len() == 0 && (code == 125 || code == 143 || code == -1): // in the setting up; before the trap; before cofferdam looks for signals
+			default:
+				t.Errorf("after %v: the agent said %q, the status is %d", after, &out, code)
+			}
+		}
+		if got := p.run(t, "true"); got.Code != 0 { // which removes what is left of those that were killed
+			t.Errorf("the next start: %s", got)
+		}
+		if names, _ := filepath.Glob(p.states() + "/[^.]*"); len(names) != 0 {
+			t.Errorf("left behind: %v", names)
+		}
+	})
+}
+
 // A hundred at once: none fails, they share the machine, and all are gone afterwards.
 func TestRunAHundredAtOnce(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {

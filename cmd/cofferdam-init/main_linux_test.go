@@ -93,6 +93,20 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// What comes before there is an agent is the agent's as well, and does what it does to any program.
+func TestSignalsOnTheWayIn(t *testing.T) {
+	for _, number := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2} {
+		t.Run(unix.SignalName(number), func(t *testing.T) {
+			b := enter(t, setup{}, order(t, "sleep", "100"))
+			b.signal(number, true)
+			b.expect(started, killed(number))
+			if out := b.ends(128 + int(number)); out != "" {
+				t.Errorf("%q", out)
+			}
+		})
+	}
+}
+
 // Without a process of that group, the agent gets the group's signals all the same.
 func TestSignalOfAGroupThatTheAgentHasLeft(t *testing.T) {
 	b := enter(t, setup{}, act(t, "leave-group"))

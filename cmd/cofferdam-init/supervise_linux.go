@@ -19,7 +19,8 @@ func supervise() (status int) {
 	if err != nil {
 		return failed(runner, pid1.StatusFailed, err)
 	}
-	go obey(runner, agent) // ends with the process
+	became := make(chan struct{})
+	go obey(runner, agent, became) // ends with the process
 	switch report, err := pid1.ReadReport(child); {
 	case err == nil && report.Event == pid1.Failed:
 		return failed(runner, report.Number, errors.New(report.Text))
@@ -27,6 +28,7 @@ func supervise() (status int) {
 		return failed(runner, pid1.StatusFailed, errors.New("the agent's process said something else than was agreed"))
 	}
 	unix.Close(int(child))
+	close(became)
 	tell(runner, pid1.Report{Event: pid1.Started})
 	return reap(runner, agent)
 }
@@ -126,14 +128,16 @@ func attributes(user *pid1.User) *syscall.SysProcAttr {
 	return attr
 }
 
-// obey passes the runner's signals on. A runner that is gone, or says something
-// else, ends this process, and so the container.
-func obey(runner stream, agent int) {
+// obey passes the runner's signals on, once there is an agent: Go's runtime, which
+// the process runs until then, loses some and takes others for a crash. A runner
+// that is gone, or says something else, ends this process, and so the container.
+func obey(runner stream, agent int, became <-chan struct{}) {
 	for {
 		signal, err := pid1.ReadSignal(runner)
 		if err != nil {
 			unix.Exit(128 + int(unix.SIGKILL))
 		}
+		<-became
 		if !signal.Group || unix.Kill(-agent, signal.Number) != nil {
 			_ = unix.Kill(agent, signal.Number) // it may just have ended
 		}

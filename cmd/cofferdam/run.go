@@ -73,6 +73,11 @@ a failure of cofferdam's own.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if os.Geteuid() != 0 { // see enter
+				if err := userns.EndBySignals(); err != nil {
+					return err
+				}
+			}
 			r, err := f.request(p, args)
 			if err != nil {
 				return err
@@ -161,7 +166,7 @@ func enter(ctx context.Context, r runner.Request, how reporting) error {
 	if err != nil {
 		return err
 	}
-	return userns.Exec(payload)
+	return userns.Exec(ctx, payload)
 }
 
 // carry runs the request in this process.

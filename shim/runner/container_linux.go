@@ -219,11 +219,8 @@ var passedSignals = []os.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTSTP, unix.SIGCONT, unix.SIGWINCH,
 }
 
-// wait follows the agent to its end. What cancelled ctx before signals became the agent's ends it.
-func (k *container) wait(ctx context.Context, signals <-chan os.Signal) (status Status, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
+// wait follows the agent to its end.
+func (k *container) wait(signals <-chan os.Signal) (status Status, err error) {
 	defer func() { err = errors.Join(err, k.closeTerminal()) }()
 	reports := make(chan pid1.Report)
 	go func() { // ends with the conversation

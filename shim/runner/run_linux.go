@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // the first steps of a container, before Go runs
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/shim/sandbox"
@@ -106,11 +107,16 @@ func (r Request) outside() []string {
 const rootName = "rootfs" // in a bundle
 
 // Run runs the agent and waits for its end. An error means that the sandbox could not be made or watched; whatever there was of it is gone
-// then. Cancelling ctx ends the setting up; a running agent is ended by signals, which are passed on to it.
+// then. Cancelling ctx, as SIGINT and SIGTERM should, ends the setting up; a running agent is ended by signals, which are passed on to it.
 func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error) {
 	// What is started here dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+
+	// One of those that cancel ctx may come too late to end the setting up: it is in here then, and the agent's.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM)
+	defer signal.Stop(signals)
 
 	tools, asked, err := r.sandbox()
 	if err != nil {
@@ -140,9 +146,11 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := sb.Verify(c.pid); err != nil {
 		return 0, err
 	}
-	signals := make(chan os.Signal, 16) // from here on they are the agent's
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	ctx = context.WithoutCancel(ctx) // from here on signals are the agent's
 	signal.Notify(signals, passedSignals...)
-	defer signal.Stop(signals)
 	if err := c.release(); err != nil {
 		return 0, err
 	}
@@ -158,11 +166,11 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	}()
 	defer func() { <-collected }()
 	quiet := time.AfterFunc(quietTime, func() {
-		sb.Watch(context.WithoutCancel(ctx))
+		sb.Watch(ctx)
 		debug.FreeOSMemory()
 	})
 	defer quiet.Stop()
-	return c.wait(ctx, signals)
+	return c.wait(signals)
 }
 
 // makeRoot makes the root file system of an agent that brings none.

@@ -11,11 +11,13 @@ package userns
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,8 +28,22 @@ const variable = "_COFFERDAM_USERNS"
 // ErrNone says that there is no user namespace to be had: this host does not let the caller make one.
 var ErrNone = errors.New("make a user namespace")
 
-// Exec runs this program anew, with the same arguments, in a user namespace. payload is for Inside. It returns only with an error.
-func Exec(payload []byte) error {
+// EndBySignals has the signals by which a person ends a program (SIGINT, SIGTERM) end this process at once. It is called well before Exec:
+// what a handler of Go's has caught and nobody has acted on yet, execve(2) would forget.
+func EndBySignals() error {
+	for _, number := range []unix.Signal{unix.SIGINT, unix.SIGTERM} {
+		var byDefault [4]uint64 // struct sigaction of the kernel; zero is SIG_DFL
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(number), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+		if errno != 0 {
+			return os.NewSyscallError("rt_sigaction", errno)
+		}
+	}
+	return nil
+}
+
+// Exec runs this program anew, with the same arguments, in a user namespace, unless ctx was cancelled. payload is for Inside. It returns only
+// with an error.
+func Exec(ctx context.Context, payload []byte) error {
 	fd, err := unix.MemfdCreate("cofferdam-request", 0) // to be inherited
 	if err != nil {
 		return fmt.Errorf("create request memfd: %w", err)
@@ -35,6 +51,9 @@ func Exec(payload []byte) error {
 	f := os.NewFile(uintptr(fd), "cofferdam-request")
 	if _, err := f.Write(payload); err != nil {
 		return fmt.Errorf("write request memfd: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	err = unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), variable+"="+strconv.Itoa(fd)))
 	return fmt.Errorf("run %s again: %w", os.Args[0], err)
