@@ -29,7 +29,7 @@ type Sandbox struct {
 	Limits Limits
 }
 
-// FileRule grants access to Path and everything below it. Rules may not nest (a mount below a workspace can be swapped
+// FileRule grants access to Path, a folder with everything below it, or a regular file that may only be read. Rules may not nest (a mount below a workspace can be swapped
 // by the agent that writes there, the family of CVE-2025-31133), so a Deny below a grant is refused for now, as is
 // every other Deny: what the host has is denied by leaving it out.
 type FileRule struct {

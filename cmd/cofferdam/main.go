@@ -93,7 +93,7 @@ Exit status: 0 success, 1 something was found (doctor, policy check), 125 a fail
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(runCommand(p), psCommand(p), inspectCommand(p), logCommand(p), doctorCommand(p), gcCommand(p), policyCommand(p))
+	root.AddCommand(runCommand(p), toolsCommand(), psCommand(p), inspectCommand(p), logCommand(p), doctorCommand(p), gcCommand(p), policyCommand(p))
 
 	return conclude(stderr, root.ExecuteContext(ctx))
 }

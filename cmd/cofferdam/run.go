@@ -33,7 +33,7 @@ import (
 // runFlags are those of `cofferdam run`.
 type runFlags struct {
 	workspace, policy, rootfs, bundle, name, memory string
-	allow, read, env                                []string
+	allow, read, with, env                          []string
 	cpus                                            float64
 	pids                                            int64
 	readOnly, strict, printSpec, report, json       bool
@@ -56,6 +56,8 @@ files. cofferdam policy show prints the layers.
 
 The command is the caller's own user inside, and files that it writes in the workspace belong to the caller. It gets of the
 environment ` + strings.Join(runner.Passed(), ", ") + ` and what --env names.
+With --with a tool that is installed in the caller's home comes along, for example nvm or cargo: its programs, and no
+credentials; cofferdam tools lists them.
 Its git knows the caller's name and email address, and nothing else of the caller's configuration.
 
 Files by which a workspace could strike back later (git hooks and configuration, editor, shell, agent and CI files) are
@@ -65,6 +67,7 @@ Exit status: that of COMMAND, 128+N if signal N ended it, 127 if it was not foun
 a failure of cofferdam's own.`,
 		Example: `  cofferdam run -- make test
   cofferdam run --policy web --allow api.example.org -w ~/src/project sh
+  cofferdam run --with nvm -- npm test
   cofferdam run --rootfs /srv/images/debian -- apt-get update`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 && f.bundle == "" {
@@ -73,14 +76,17 @@ a failure of cofferdam's own.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if os.Geteuid() != 0 { // see enter
+			if os.Geteuid() != 0 { // this process becomes another program, see enter
 				if err := userns.EndBySignals(); err != nil {
 					return err
 				}
 			}
-			r, err := f.request(p, args)
+			r, left, err := f.request(p, args)
 			if err != nil {
 				return err
+			}
+			for _, l := range left {
+				fmt.Fprintf(cmd.ErrOrStderr(), "cofferdam: warning: --with %s: it is left out\n", l)
 			}
 			if f.printSpec {
 				return printSpec(cmd.OutOrStdout(), r)
@@ -121,6 +127,7 @@ a failure of cofferdam's own.`,
 	flags.StringVar(&f.policy, "policy", "", "a policy, instead of the caller's own: a `file`, or the name of one in "+p.Policies)
 	flags.StringArrayVar(&f.allow, "allow", nil, "allow `HOST[:PORT]`, with --policy or instead of the caller's own policy: port 443 is TLS (default), 80 HTTP, 22 SSH, others TCP")
 	flags.StringArrayVar(&f.read, "read", nil, "a `path` of the host that the command may read, at its own place")
+	flags.StringArrayVar(&f.with, "with", nil, "a `tool` of the caller's home, read-only and without its credentials: nvm, cargo, pyenv and others, see cofferdam tools, or a program in PATH")
 	flags.StringVar(&f.rootfs, "rootfs", "", "a `folder` with a root file system to run in, which the command may write to")
 	flags.StringVar(&f.bundle, "bundle", "", "an OCI bundle's `folder`: what it says is run, its root, process and workspace, as a container would")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable: `KEY=VALUE`, or KEY for the caller's value")
@@ -192,14 +199,15 @@ func carry(ctx context.Context, j job) error {
 }
 
 // request gathers what the flags and this host say. What must be known of owners is looked at here, before a user namespace hides them.
-func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, err error) {
+// left are the parts of tools that are left out.
+func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, left []string, err error) {
 	config, err := sandbox.LoadConfig(p.Config)
 	if err != nil {
-		return r, err
+		return r, nil, err
 	}
 	me, err := user.Current()
 	if err != nil {
-		return r, fmt.Errorf("find out who is calling: %w", err)
+		return r, nil, fmt.Errorf("find out who is calling: %w", err)
 	}
 	home := filepath.Clean(me.HomeDir)
 	if own := os.Getenv("HOME"); filepath.IsAbs(own) { // programs look there first
@@ -207,7 +215,7 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, er
 	}
 	workspace, err := realPath(f.workspace, ".")
 	if err != nil {
-		return r, fmt.Errorf("workspace: %w", err)
+		return r, nil, fmt.Errorf("workspace: %w", err)
 	}
 	r = runner.Request{
 		Name: f.name, Args: args, Cwd: workspace, Home: home,
@@ -230,45 +238,57 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, er
 	}
 	for _, at := range f.read {
 		if err := addReadable(&r, at); err != nil {
-			return r, fmt.Errorf("--read: %w", err)
+			return r, nil, fmt.Errorf("--read: %w", err)
 		}
 	}
 	if f.rootfs != "" {
 		if r.Root, err = realPath(f.rootfs, ""); err != nil {
-			return r, fmt.Errorf("--rootfs: %w", err)
+			return r, nil, fmt.Errorf("--rootfs: %w", err)
 		}
 	}
-	if r.Env, err = environment(os.Environ(), f.env, r); err != nil {
-		return r, err
+	tools, err := f.tools(&r)
+	if err != nil {
+		return r, nil, err
+	}
+	if r.Env, err = environment(os.Environ(), tools, f.env, r); err != nil {
+		return r, nil, err
 	}
 	if f.bundle != "" {
 		if workspace, err = f.readBundle(&r); err != nil {
-			return r, err
+			return r, nil, err
 		}
 	}
 	if r.Policy, err = f.layers(p, workspace); err != nil {
-		return r, err
+		return r, nil, err
 	}
 	parsed, err := r.Policy.Parse()
 	if err != nil {
-		return r, err
+		return r, nil, err
+	}
+	for _, t := range tools {
+		if err := t.bound(parsed); err != nil {
+			return r, nil, err
+		}
+		for _, out := range t.found.Out {
+			left = append(left, t.name+": "+out)
+		}
 	}
 	if err := f.addFiles(&r, parsed); err != nil {
-		return r, err
+		return r, nil, err
 	}
 	if r.Limits, err = f.limits(config.Limits, parsed.Limits()); err != nil {
-		return r, err
+		return r, nil, err
 	}
 	if r.Proxy, err = sandbox.FindBinary(sandbox.ProxyBinary); err != nil {
-		return r, err
+		return r, nil, err
 	}
 	if r.Broker, err = sandbox.FindBinary(sandbox.BrokerBinary); err != nil {
-		return r, err
+		return r, nil, err
 	}
 	if r.Init, err = sandbox.FindBinary(runner.InitBinary); err != nil {
-		return r, err
+		return r, nil, err
 	}
-	return r, nil
+	return r, left, nil
 }
 
 // readBundle takes from an OCI bundle what there is to run, and for whom. Of the host it sees the workspace that the bundle asks for, see
@@ -369,8 +389,8 @@ func (f runFlags) limits(ceiling spec.Limits, policy policy.Limits) (spec.Limits
 	}, nil
 }
 
-// environment is the agent's: what runner.Passed names of the caller's, who it is, and what --env adds.
-func environment(own, flags []string, r runner.Request) ([]string, error) {
+// environment is the agent's: what runner.Passed names of the caller's, who it is, what tools need, and what --env adds.
+func environment(own []string, tools []homeTool, flags []string, r runner.Request) ([]string, error) {
 	var env []string
 	for _, e := range own {
 		if key, _, _ := strings.Cut(e, "="); slices.Contains(runner.Passed(), key) {
@@ -378,6 +398,9 @@ func environment(own, flags []string, r runner.Request) ([]string, error) {
 		}
 	}
 	env = append(env, "HOME="+r.Home, "USER="+r.User, "LOGNAME="+r.User)
+	for _, t := range tools {
+		env = t.addTo(env)
+	}
 	for _, e := range flags {
 		key, _, given := strings.Cut(e, "=")
 		if key == "" {
@@ -390,10 +413,15 @@ func environment(own, flags []string, r runner.Request) ([]string, error) {
 			}
 			e = key + "=" + value
 		}
-		env = slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, key+"=") })
-		env = append(env, e)
+		env = setVariable(env, e)
 	}
 	return env, nil
+}
+
+// setVariable puts KEY=VALUE in the place of what there was of the key.
+func setVariable(env []string, e string) []string {
+	key, _, _ := strings.Cut(e, "=")
+	return append(slices.DeleteFunc(env, func(old string) bool { return strings.HasPrefix(old, key+"=") }), e)
 }
 
 // realPath resolves a path of the command line; empty stands for other.

@@ -83,13 +83,8 @@ func (f runFlags) ownLayer(p sandbox.Paths) (sandbox.Policy, error) {
 // only what it is called.
 func (f runFlags) addFiles(r *runner.Request, p *policy.Policy) error {
 	for _, at := range f.read {
-		for _, l := range p.Layers() {
-			if l.Layer() != policy.Admin {
-				continue
-			}
-			if err := leadsInto(at, l); err != nil {
-				return fmt.Errorf("--read: %w", err)
-			}
+		if err := withinCeiling(at, p); err != nil {
+			return fmt.Errorf("--read: %w", err)
 		}
 	}
 	for _, file := range p.Files() {
@@ -105,19 +100,39 @@ func (f runFlags) addFiles(r *runner.Request, p *policy.Policy) error {
 		if err != nil {
 			return fmt.Errorf("policy: files: %w", err)
 		}
-		within := func(a, b spec.FileRule) bool {
-			return (policy.File{Path: b.Path}).Holds(a.Path) && (policy.File{Path: b.Source}).Holds(a.Source)
-		}
-		rule := spec.FileRule{Path: file.Path, Source: source, Access: spec.Read}
-		if slices.ContainsFunc(r.Files, func(f spec.FileRule) bool { return within(rule, f) }) {
+		if !makeRoomFor(r, spec.FileRule{Path: file.Path, Source: source, Access: spec.Read}) {
 			continue // a flag says the same, or more
 		}
-		r.Files = slices.DeleteFunc(r.Files, func(f spec.FileRule) bool { return f.Access == spec.Read && within(f, rule) })
 		if err := addReadable(r, file.Path); err != nil {
 			return fmt.Errorf("policy: files: %w", err)
 		}
 	}
 	return nil
+}
+
+// withinCeiling returns an error unless what a flag names leads to where the administrator's policy lets it.
+func withinCeiling(at string, p *policy.Policy) error {
+	for _, l := range p.Layers() {
+		if l.Layer() != policy.Admin {
+			continue
+		}
+		if err := leadsInto(at, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeRoomFor removes what the rule says as well, and reports whether there is need of it: grants do not nest.
+func makeRoomFor(r *runner.Request, rule spec.FileRule) bool {
+	within := func(a, b spec.FileRule) bool {
+		return (policy.File{Path: b.Path}).Holds(a.Path) && (policy.File{Path: b.Source}).Holds(a.Source)
+	}
+	if slices.ContainsFunc(r.Files, func(f spec.FileRule) bool { return within(rule, f) }) {
+		return false
+	}
+	r.Files = slices.DeleteFunc(r.Files, func(f spec.FileRule) bool { return f.Access == spec.Read && within(f, rule) })
+	return true
 }
 
 // leadsInto returns an error unless path leads to where one of the layer's files does, or below it.

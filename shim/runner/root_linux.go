@@ -66,13 +66,24 @@ func findToolchain() (toolchain, error) {
 // /etc. The agent sees it read-only.
 func makeRoot(root string, r Request, t toolchain) error {
 	folders := []string{"/proc", "/sys", "/dev", "/etc", "/tmp", "/run", "/var", "/usr", r.Home}
+	var files []string
 	for _, f := range r.Files {
-		if !within(f.Path, r.Home) { // else it lies in the private home, which is mounted first
-			folders = append(folders, f.Path)
+		if within(f.Path, r.Home) {
+			continue // it lies in the private home, which is mounted first
 		}
+		if st, err := os.Stat(f.Source); err == nil && !st.IsDir() {
+			folders, files = append(folders, filepath.Dir(f.Path)), append(files, f.Path)
+			continue
+		}
+		folders = append(folders, f.Path)
 	}
 	for _, d := range append(folders, t.tools...) {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return fmt.Errorf("make root: %w", err)
+		}
+	}
+	for _, at := range files {
+		if err := os.WriteFile(filepath.Join(root, at), nil, 0o644); err != nil {
 			return fmt.Errorf("make root: %w", err)
 		}
 	}

@@ -28,11 +28,21 @@ func (s *sources) hide(rules workspace.Rules) (paths []string, err error) {
 	paths = []string{}
 	noGit := func(string) bool { return false }
 	for i, r := range s.rules {
+		st, err := s.files[i].Stat()
+		if err != nil {
+			return nil, err
+		}
+		if !st.IsDir() { // nothing can lie over it: it is what was granted
+			if judge.Judge(path.Base(r.Path), noGit).Kind == workspace.Hidden {
+				return nil, &spec.RefusedError{Path: "workspace " + r.Source, Reason: "the policy hides files of this name"}
+			}
+			continue
+		}
 		top := fmt.Sprintf("/proc/self/fd/%d", s.files[i].Fd())
 		inodes := map[[2]uint64]bool{}
 		var found, linked []string
 		seen := 0
-		err := filepath.WalkDir(top+"/.", func(at string, e fs.DirEntry, err error) error {
+		err = filepath.WalkDir(top+"/.", func(at string, e fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
 				return nil // the agent cannot look either, or it is gone
 			}

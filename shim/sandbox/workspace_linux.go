@@ -12,7 +12,7 @@ import (
 	"cofferdam.dev/cofferdam/spec"
 )
 
-// sources holds the host folders of a sandbox open from the moment they were checked until the runtime has mounted them.
+// sources holds the host folders, and the files that may only be read, of a sandbox open from the moment they were checked until the runtime has mounted them.
 //
 // The runtime mounts by path, and an agent that runs elsewhere may own a part of that path: it could swap a folder for a symlink
 // between our check and the mount. A descriptor cannot be handed over instead (mount(2) refuses one from another mount namespace),
@@ -42,12 +42,13 @@ func openSources(rules []spec.FileRule, h spec.Host) (_ *sources, err error) {
 		if err := spec.CheckWorkspace(real, h); err != nil {
 			return nil, err
 		}
-		f, err := openFolder(real)
-		if errors.Is(err, unix.ENOTDIR) {
-			return nil, &spec.RefusedError{Path: "workspace " + r.Source, Reason: "not a folder"}
-		}
+		f, err := openSource(real)
 		if err != nil {
 			return nil, fmt.Errorf("workspace: %w", err)
+		}
+		if err := checkKind(f, r.Access); err != nil {
+			f.Close()
+			return nil, err
 		}
 		r.Source = real
 		s.files = append(s.files, f)
@@ -56,10 +57,10 @@ func openSources(rules []spec.FileRule, h spec.Host) (_ *sources, err error) {
 	return s, nil
 }
 
-// openFolder opens a folder of the host through no symbolic link.
-func openFolder(path string) (*os.File, error) {
+// openSource opens something of the host through no symbolic link.
+func openSource(path string) (*os.File, error) {
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
 	if err != nil {
@@ -68,20 +69,34 @@ func openFolder(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// checkKind refuses what is no folder, and, to be read only, no regular file either: a socket would be somebody to talk to.
+func checkKind(f *os.File, access spec.Access) error {
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case st.IsDir(), access == spec.Read && st.Mode().IsRegular():
+		return nil
+	case access == spec.Read:
+		return &spec.RefusedError{Path: "workspace " + f.Name(), Reason: "neither a folder nor a regular file"}
+	}
+	return &spec.RefusedError{Path: "workspace " + f.Name(), Reason: "not a folder"}
+}
+
 // openRoot holds a root file system that lies outside of the bundle, as if it were a workspace: its path is checked by package spec as
 // text, so it must be what it says.
 func (s *sources) openRoot(original *specs.Spec, h spec.Host) (err error) {
 	if original.Root == nil || original.Root.Path == "rootfs" || original.Root.Path == filepath.Join(h.Bundle, "rootfs") {
 		return nil
 	}
-	s.root, err = openFolder(original.Root.Path)
+	s.root, err = openSource(original.Root.Path)
 	if errors.Is(err, unix.ELOOP) {
 		return &spec.RefusedError{Path: "root.path " + original.Root.Path, Reason: "leads through a symbolic link"}
 	}
 	if err != nil {
 		return fmt.Errorf("root.path: %w", err)
 	}
-	return nil
+	return checkKind(s.root, spec.Write)
 }
 
 // verify compares what the runtime mounted in the container of process pid with what was checked. It must run after the container
@@ -118,7 +133,7 @@ func (s *sources) verify(pid int) (written []*os.File, err error) {
 	}
 	for i, r := range s.rules {
 		fd, err := unix.Openat2(root, r.Path, &unix.OpenHow{
-			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+			Flags:   unix.O_PATH | unix.O_CLOEXEC,
 			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		if errors.Is(err, unix.ELOOP) { // the rules about what may lie where compare paths: a link in the image would make them about others
