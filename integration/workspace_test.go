@@ -64,6 +64,11 @@ var attacks = []struct{ name, script, leaves string }{
 	{"an rc file as a pipe", `mkfifo .envrc && mv .envrc got && echo planted >got2`, "got2"},
 	{"a workflow", `mkdir -p .github/workflows; echo planted >.github/workflows/x.yml`, ".github/workflows/x.yml"},
 	{"a workflow by renaming what is above it", `mkdir -p g/workflows; echo planted >g/workflows/x.yml; mv g .github`, ".github/workflows/x.yml"},
+	{"a workflow by a link with the name of what is above it", `mkdir -p g/workflows; echo planted >g/workflows/x.yml; ln -s g .github`, ".github/workflows/x.yml"},
+	{
+		"another configuration by commondir",
+		`cp -r .git/objects .git/refs .; printf '[remote "o"]\n\turl = planted\n' >config; echo .. >.git/commondir; sleep .2; git config remote.o.url >got`, "got",
+	},
 	{"the project's policy", `echo planted >.cofferdam.yaml`, ".cofferdam.yaml"},
 	{"what the policy has read-only", `echo planted >frozen/x`, "frozen/x"},
 	{

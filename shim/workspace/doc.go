@@ -7,7 +7,7 @@
 // # Names
 //
 // A protected place is known by its name, at any depth, whether it exists or not, and without regard to the case of ASCII letters: some
-// file systems have none. What lies below it is protected with it.
+// file systems have none. What lies below it is protected with it. No symbolic link has the name of a folder on the way to it, see [Judge.JudgeSymlink].
 //
 // git needs more than names, since it works on its own files, and since any folder can be a repository:
 //

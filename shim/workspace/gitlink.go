@@ -22,10 +22,12 @@ func JudgeLink(name, text, top string) error {
 	}
 	dir := path.Dir(name)
 	if lower(path.Base(name)) == "commondir" {
-		if up, rest := climb(strings.Split(text, "/")); len(rest) == 0 && up <= depth(dir) {
+		// Anywhere else it would put another configuration in the place of the one that a repository has.
+		parts := strings.Split(dir, "/")
+		if n := len(parts) - 2; text == "../.." && n > 0 && parts[n] == "worktrees" && slices.Contains(parts[:n], ".git") {
 			return nil
 		}
-		return errors.New("it leads to other than a folder above it in the workspace")
+		return errors.New("it leads to other than the repository in whose worktrees it lies")
 	}
 	target, ok := strings.CutPrefix(text, "gitdir: ")
 	if !ok {

@@ -47,9 +47,15 @@ func TestJudgeLink(t *testing.T) {
 		{".git", "gitdir: ../.git/x", false},
 
 		{".git/worktrees/w/commondir", "../..\n", true},
-		{".git/worktrees/w/commondir", "../../..\n", true},
+		{"a/.git/modules/b/worktrees/w/commondir", "../..", true},
 		{".git/worktrees/w/commondir", "", true},
-		{".git/worktrees/w/commondir", "../../../..", false},
+		{".git/worktrees/w/commondir", "../../..", false},
+		{".git/worktrees/w/commondir", "..", false},
+		{".git/worktrees/commondir", "../..", false},
+		{".git/modules/m/commondir", "../..", false},
+		{".git/commondir", "..", false},
+		{"worktrees/.git/commondir", "../..", false},
+		{"a/worktrees/w/commondir", "../..", false},
 		{".git/worktrees/w/commondir", "../../x", false},
 		{".git/worktrees/w/commondir", "../../", false},
 		{".git/worktrees/w/commondir", ".", false},
@@ -89,6 +95,38 @@ func TestJudgeSymlink(t *testing.T) {
 		}
 		if v := j.JudgeSymlink(name, "testing", isGit); v != j.Judge(name, isGit) {
 			t.Errorf("%s to what lies beside it: %+v", name, v)
+		}
+	}
+}
+
+// TestNoSymlinkIsOnTheWay is about the folders of protected places: were one a link, the place would be where it leads.
+func TestNoSymlinkIsOnTheWay(t *testing.T) {
+	j, err := NewJudge(Rules{ReadOnly: []string{"/kept/a*/c"}, Writable: []string{"free/x"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]Kind{
+		".cargo":         Protected, // .cargo/config.toml
+		"a/.GitHub":      Protected,
+		".jj":            Protected,
+		".jj/repo":       Protected,
+		".jj/repo/store": Free,
+		"kept":           Protected,
+		"a/kept":         Free,
+		"kept/ab":        Protected,
+		"kept/ab/c":      Protected,
+		"kept/ab/d":      Free,
+		"kept/b":         Free,
+		"hgrc":           Free,
+		"free":           Free,
+	} {
+		for _, target := range []string{"beside", "../x", "/tmp/x"} {
+			if v := j.JudgeSymlink(name, target, isGit); v.Kind != want || (v.Kind != Free && v.Reason == "") {
+				t.Errorf("%s to %s: %+v", name, target, v)
+			}
+		}
+		if v := j.Judge(name, isGit); v.Kind != Free && name != "kept/ab/c" {
+			t.Errorf("%s is no folder that may be there: %+v", name, v)
 		}
 	}
 }

@@ -171,6 +171,16 @@ func (p pattern) matches(parts []string, i int) int {
 	return len(p.parts)
 }
 
+// begins reports whether the parts, from the i-th to the last, are the pattern's first ones, and it has more.
+func (p pattern) begins(parts []string, i int) bool {
+	n := len(parts) - i
+	if n >= len(p.parts) {
+		return false
+	}
+	p.parts = p.parts[:n]
+	return p.matches(parts, i) == n
+}
+
 // Judge says what may be done with the place at name, which is relative to the workspace, clean, and goes through no symbolic link. Whether a
 // folder is a git directory, by what it holds, is for isGit to say; it is asked with the folder's path, "." for the workspace itself.
 func (j *Judge) Judge(name string, isGit func(dir string) bool) Verdict {
@@ -180,11 +190,16 @@ func (j *Judge) Judge(name string, isGit func(dir string) bool) Verdict {
 	return j.judge(name, func(parts []string) (Verdict, int) { return judgeGit(name, parts, isGit) })
 }
 
-// JudgeSymlink is Judge for a symbolic link. None is a directory named .git, and those that lie in one lead to what lies beside them, as the one by which git finds
+// JudgeSymlink is Judge for a symbolic link. None is on the way to a protected place, which would then be where the link leads, under a name that protects
+// nothing. None is a directory named .git, and those that lie in one lead to what lies beside them, as the one by which git finds
 // out whether there are symbolic links: all that git finds by a name in there is in there.
 func (j *Judge) JudgeSymlink(name, target string, isGit func(dir string) bool) Verdict {
 	beside := target != "" && target != "." && target != ".." && !strings.Contains(target, "/")
-	if v := j.Judge(name, isGit); v.Kind != Free || beside {
+	v := j.Judge(name, isGit)
+	if v.Kind == Free {
+		v = j.judgeWay(name)
+	}
+	if v.Kind != Free || beside {
 		return v
 	}
 	return j.judge(name, func(parts []string) (Verdict, int) {
@@ -193,6 +208,21 @@ func (j *Judge) JudgeSymlink(name, target string, isGit func(dir string) bool) V
 		}
 		return Verdict{Kind: Free}, 0
 	})
+}
+
+// judgeWay says whether a name is on the way to a place that a pattern protects.
+func (j *Judge) judgeWay(name string) Verdict {
+	parts := strings.Split(lower(name), "/")
+	for i := range parts {
+		for _, set := range [][]pattern{j.literal[parts[i]], j.globs} {
+			for _, p := range set {
+				if p.kind != Free && p.begins(parts, i) {
+					return Verdict{Kind: Protected, Pattern: p.text, Reason: p.reason}
+				}
+			}
+		}
+	}
+	return Verdict{Kind: Free}
 }
 
 // judge says what the patterns say about a name, or git, which also says how many parts of the name that covers.
@@ -251,6 +281,10 @@ func judgeGit(name string, parts []string, isGit func(dir string) bool) (Verdict
 		return isGit(name[:end-1])
 	}
 	for i, part := range parts {
+		if part == "objects" && i > 1 && parts[i-2] == "worktrees" && is(i-2) {
+			const reason = "with objects of its own a worktree's folder would be a repository, with another configuration"
+			return Verdict{Protected, "objects of a worktree", reason}, i + 1
+		}
 		place, ok := gitPlaces[part]
 		if !ok || !is(i) {
 			continue

@@ -171,6 +171,29 @@ func TestAGitDirectoryStaysOne(t *testing.T) {
 	}
 }
 
+// TestAConfigurationIsNotSetAside has git find another one than that which lies there, by what says where a worktree's is.
+func TestAConfigurationIsNotSetAside(t *testing.T) {
+	b, dir := desk(t)
+	write(t, filepath.Join(dir, ".git/HEAD"), "ref: refs/heads/main\n")
+	write(t, filepath.Join(dir, ".git/modules/worktrees/m/config"), "[core]\n")
+	write(t, filepath.Join(dir, ".git/worktrees/w/HEAD"), "ref: refs/heads/main\n")
+	write(t, filepath.Join(dir, "new"), "../..\n")
+	move := func(to string) outcome {
+		return b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, "new"), unix.AT_FDCWD, filepath.Join(dir, to), 0)
+	}
+	for _, to := range []string{".git/commondir", ".git/modules/worktrees/m/commondir"} {
+		if out := move(to); out.errno != unix.EROFS {
+			t.Errorf("%s: %+v", to, out)
+		}
+	}
+	mkdir := func(name string) outcome { return b.request(t).mkdir(unix.AT_FDCWD, filepath.Join(dir, name), 0o755) }
+	if out := mkdir(".git/worktrees/w/objects"); out.errno != unix.EROFS {
+		t.Errorf("objects of a worktree: %+v", out)
+	}
+	must(t, "a worktree's refs", mkdir(".git/worktrees/w/refs"))
+	must(t, "a worktree's commondir", move(".git/worktrees/w/commondir"))
+}
+
 // TestAGitDirectoryMoves moves one that is known by what it holds, and folders with some in them.
 func TestAGitDirectoryMoves(t *testing.T) {
 	b, dir := desk(t)

@@ -135,6 +135,9 @@ func judge(e entry, was, is []byte) error {
 		if is == nil || was != nil && bytes.Equal(was, is) {
 			return nil
 		}
+		if strings.EqualFold(e.base, "commondir") && e.has(e.dir, "config") {
+			return errors.New("git would not read the configuration beside it any more")
+		}
 		return workspace.JudgeLink(e.name(), string(is), e.at)
 	}
 }
