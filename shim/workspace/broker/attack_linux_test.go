@@ -42,9 +42,14 @@ func (b *broker) request(t *testing.T) *request {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &worker{broker: b, as: unknown, status: make([]byte, maxStatus)}
-	t.Cleanup(func() { unix.Close(dir); w.closeOpened() })
-	return &request{worker: w, dir: dir, began: b.names.moves()}
+	status, err := unix.Open("/proc/self/status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorker(b, -1)
+	c := caller{uint32(os.Getpid()), dir, status}
+	t.Cleanup(func() { c.forget(); w.closeOpened() })
+	return &request{worker: w, caller: c, began: b.names.moves()}
 }
 
 // must is for a step that is allowed.

@@ -2,8 +2,12 @@ package broker
 
 import (
 	"errors"
+	"os"
 	"runtime"
-	"strconv"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +25,11 @@ type broker struct {
 	aliases aliases
 	texts   texts
 	drafts  drafts
-	late    latecomers
+
+	// turns has a thread's calls answered one after the other: one that is interrupted asks once more while the first is being answered. The
+	// threads share them by their numbers.
+	turns [256]sync.Mutex
+	late  latecomers
 }
 
 // A worker answers one call at a time, on a thread of its own.
@@ -29,63 +37,126 @@ type worker struct {
 	*broker
 	listener listener
 	as       credentials // which the thread has for the file system
-	opened   []int       // by the request
-	status   []byte      // a buffer
+	callers  callers
+
+	// Of the call that is being answered.
+	opened []int
+	seen   []sight
+	byFile bool // it is about a descriptor of the caller's, which may be of something else the next time
+	buffer []byte
+}
+
+func newWorker(b *broker, l listener) *worker {
+	return &worker{broker: b, listener: l, as: unknown, buffer: make([]byte, maxStatus)}
 }
 
 // serve answers the calls of a listener on n threads until no process is left that could make one.
 func (b *broker) serve(l listener, n int) error {
+	if err := wakes(); err != nil {
+		return err
+	}
 	l.hurry()
-	ended := make(chan error, n)
+	ended, threads := make(chan error, n), make(chan int, n)
 	for range n {
 		go func() {
 			// What is the thread's own, such as its ids, goes with it: it is never unlocked.
 			runtime.LockOSThread()
-			w := &worker{broker: b, listener: l, as: unknown, status: make([]byte, maxStatus)}
-			ended <- w.run()
+			threads <- unix.Gettid()
+			w := newWorker(b, l)
+			err := w.run()
+			w.callers.forget()
+			ended <- err
 		}()
 	}
-	for range n {
-		if err := <-ended; !errors.Is(err, unix.ENOENT) {
-			return err
+	over := make(chan struct{})
+	go func() { l.ended(-1); close(over) }()
+	var again <-chan time.Time
+	for left := n; left > 0; {
+		select {
+		case err := <-ended:
+			if left--; !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+		case <-over:
+			over, again = nil, time.Tick(wakeAgain)
+		case <-again: // an older kernel leaves them waiting
+			for range n {
+				thread := <-threads
+				_ = unix.Tgkill(os.Getpid(), thread, wake) // it may have ended
+				threads <- thread
+			}
 		}
 	}
 	return nil
 }
 
+const (
+	// wake is the signal for a worker whose listener has come to its end. Nothing else sends it.
+	wake      = unix.Signal(63)
+	wakeAgain = 20 * time.Millisecond
+)
+
+// wakes has the signal wake end what it interrupts. The Go runtime has all signals start it again (SA_RESTART).
+func wakes() error {
+	var action struct { // struct kernel_sigaction
+		handler, flags, restorer uintptr
+		mask                     uint64
+	}
+	at := uintptr(unsafe.Pointer(&action))
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(wake), 0, at, unsafe.Sizeof(action.mask), 0, 0); errno != 0 {
+		return os.NewSyscallError("rt_sigaction", errno)
+	}
+	const restart = 0x10000000 // SA_RESTART of asm-generic/signal-defs.h
+	action.flags &^= restart
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(wake), at, 0, unsafe.Sizeof(action.mask), 0, 0); errno != 0 {
+		return os.NewSyscallError("rt_sigaction", errno)
+	}
+	return nil
+}
+
 func (w *worker) run() error {
+	if err := undisturbed(); err != nil {
+		return err
+	}
+	var n notification
 	for {
-		n, err := w.listener.wait()
-		if err != nil {
+		if err := w.listener.receive(&n); err != nil {
 			return err
 		}
-		w.handle(n)
+		w.handle(&n)
 	}
+}
+
+// undisturbed keeps signals from this thread, but for those that are about what it does itself, and wake. One that comes while the kernel hands
+// a file to a caller would take the file back, after the call has been answered: what the caller then writes would go elsewhere. The
+// Go runtime sends some to interrupt a thread.
+func undisturbed() error {
+	var none unix.Sigset_t
+	for i := range none.Val {
+		none.Val[i] = ^none.Val[i]
+	}
+	bits := uint(unsafe.Sizeof(none.Val[0]) * 8)
+	for _, s := range []unix.Signal{unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS, wake} {
+		none.Val[uint(s-1)/bits] &^= 1 << (uint(s-1) % bits)
+	}
+	return os.NewSyscallError("block signals", unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil))
 }
 
 // handle answers one call. Whatever goes wrong, there is an answer.
-func (w *worker) handle(n notification) {
-	dir, err := unix.Openat(w.proc, strconv.Itoa(int(n.pid)), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil || !w.listener.valid(n.id) {
-		if err == nil {
-			unix.Close(dir)
-		}
-		w.answer(n, resumed, -1) // it is gone, or out of our sight
-		return
-	}
-	w.answer(n, w.outcome(n, dir), dir)
+func (w *worker) handle(n *notification) {
+	turn := &w.turns[n.pid%uint32(len(w.turns))]
+	turn.Lock()
+	w.answer(n, w.outcome(n))
+	turn.Unlock()
 	w.closeOpened()
 }
 
-func (w *worker) outcome(n notification, dir int) (out outcome) {
+func (w *worker) outcome(n *notification) (out outcome) {
 	defer func() {
 		if recover() != nil { // a mistake of ours must not cost the agent's other calls
 			out = outcome{errno: unix.EIO}
 		}
 	}()
-	if out, ok := w.late.take(n); ok {
-		return out
-	}
 	do := handlers[n.number]
 	if do == nil {
 		do = legacy[n.number]
@@ -93,24 +164,32 @@ func (w *worker) outcome(n notification, dir int) (out outcome) {
 	if do == nil {
 		return resumed
 	}
-	defer func() { // also of a call that was looked up again
-		if out.resume {
-			out = w.resume(n, dir)
-		}
-	}()
-	for range maxAgain {
+	for i := range maxAgain {
+		w.closeOpened()
 		w.settle(true)
-		r := &request{worker: w, n: n, dir: dir, began: w.names.moves()}
-		if root, err := r.readlink("root"); err != nil || root != "/" { // to a process in a root of its own, paths mean something else
+		w.seen, w.byFile = w.seen[:0], false
+		r := &request{worker: w, n: *n, began: w.names.moves()}
+		root, err := r.meet()
+		switch {
+		case errors.Is(err, errGone):
 			return resumed
-		}
-		if err := r.asCaller(); err != nil {
+		case err != nil:
 			return failed(err)
 		}
-		if out = do(r); !out.again {
+		if i == 0 {
+			if out, ok := r.lateOutcome(); ok {
+				return out
+			}
+		}
+		if out = resumed; root == "/" { // to a process in a root of its own, paths mean something else
+			out = do(r)
+		}
+		if out.resume {
+			out = r.resume()
+		}
+		if !out.again {
 			return out
 		}
-		w.closeOpened()
 	}
 	return outcome{errno: unix.EAGAIN}
 }
@@ -125,31 +204,45 @@ func (w *worker) closeOpened() {
 	w.opened = w.opened[:0]
 }
 
-// answer answers, and closes dir unless it keeps it.
-func (w *worker) answer(n notification, out outcome, dir int) {
+// answer answers. An outcome that comes too late is kept.
+func (w *worker) answer(n *notification, out outcome) {
 	var errno unix.Errno
 	switch {
 	case out.resume:
 		errno = w.listener.resume(n.id)
 	case out.file != 0:
-		var fd int
-		switch fd, errno = w.listener.add(n.id, out.file, out.cloexec); errno {
-		case 0: // a draft is open for writing here no longer than there
-			unix.Close(out.file)
-			out.file = 0
-			errno = w.listener.answer(n.id, int64(fd), 0)
-		case unix.ENOENT:
-		default:
-			errno = w.listener.answer(n.id, 0, unix.EMFILE) // the caller has no room for it
-		}
+		out, errno = w.give(n, out)
 	default:
-		errno = w.listener.answer(n.id, 0, out.errno)
+		errno = w.listener.answer(n.id, out.value, out.errno)
 	}
-	if errno == unix.ENOENT && !out.resume && w.late.keep(n, out, dir) {
-		return
+	if errno != unix.ENOENT || out.resume || w.byFile || !w.keep(n, out) {
+		out.close()
 	}
-	out.close()
-	unix.Close(dir)
+}
+
+// give answers with a file, in two steps: first the caller gets it, and then the number that it has there. In one step it could be lost, if we
+// are stopped meanwhile (SIGSTOP, or a computer that goes to sleep). Here it is closed in between: a draft is open for writing no longer than there.
+func (w *worker) give(n *notification, out outcome) (outcome, unix.Errno) {
+	fd, errno := w.listener.add(n.id, out.file, out.cloexec)
+	switch errno {
+	case 0:
+		out.close()
+		out = outcome{value: int64(fd)}
+		return out, w.listener.answer(n.id, out.value, 0)
+	case unix.ENOENT:
+		return out, errno
+	}
+	return out, w.listener.answer(n.id, 0, unix.EMFILE) // it has no room for it
+}
+
+// keep takes the outcome over, if it says so.
+func (w *worker) keep(n *notification, out outcome) bool {
+	c := &w.callers[n.pid%uint32(len(w.callers))]
+	if c.thread != n.pid || !w.late.keep(late{*c, n.number, n.args, slices.Clone(w.seen), out}) {
+		return false
+	}
+	*c = caller{} // it has gone with it
+	return true
 }
 
 func (o outcome) close() {

@@ -263,7 +263,12 @@ func (b *broker) know() error {
 		return err
 	}
 	defer unix.Close(self)
-	b.own, err = readCredentials(self, make([]byte, maxStatus))
+	status, err := unix.Openat(self, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(status)
+	b.own, err = (&caller{status: status}).credentials(make([]byte, maxStatus))
 	return err
 }
 
@@ -278,7 +283,7 @@ func readConfig() (c Config, err error) {
 }
 
 // threads is how many calls of one process and what it starts are answered side by side.
-func threads() int { return min(runtime.GOMAXPROCS(0), 4) }
+func threads() int { return min(runtime.NumCPU(), 4) }
 
 // obey does what comes over the control socket, until its end.
 func (b *broker) obey(socket int) error {
@@ -301,11 +306,11 @@ func (b *broker) obey(socket int) error {
 				return err
 			}
 			go func() { // ends with the last process under that filter
-				err := b.serve(listener(f.Fd()), threads())
-				f.Close()
-				if err != nil {
+				if err := b.serve(listener(f.Fd()), threads()); err != nil {
 					fmt.Fprintln(os.Stderr, "cofferdam-broker: a listener:", err)
+					os.Exit(1) // or calls would wait for good
 				}
+				f.Close()
 			}()
 		case sayReport:
 			if err := b.reply(socket); err != nil {

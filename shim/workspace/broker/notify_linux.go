@@ -55,27 +55,33 @@ func (l listener) control(request uintptr, arg unsafe.Pointer) unix.Errno {
 	return errno
 }
 
-// wait waits for a call. It ends with unix.ENOENT once no process is left that could make one.
-func (l listener) wait() (n notification, err error) {
+// receive waits for a call. It ends with unix.ENOENT once no process is left that could make one, on Linux before 6.11 only if a signal comes
+// then, see ended.
+func (l listener) receive(n *notification) error {
 	for {
-		fds := []unix.PollFd{{Fd: int32(l), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return n, err
+		*n = notification{} // the kernel wants it empty
+		switch errno := l.control(notifyReceive, unsafe.Pointer(n)); {
+		case errno == 0:
+			return nil
+		case errno != unix.EINTR && errno != unix.ENOENT:
+			return errno
 		}
-		switch {
-		case fds[0].Revents&unix.POLLIN != 0:
-		case fds[0].Revents != 0:
-			return n, unix.ENOENT
-		default:
-			continue
+		if l.ended(0) { // else that caller is gone, or it was a signal
+			return unix.ENOENT
 		}
-		n = notification{} // the kernel wants it empty
-		switch errno := l.control(notifyReceive, unsafe.Pointer(&n)); errno {
-		case 0:
-			return n, nil
-		case unix.EINTR, unix.ENOENT: // the caller is gone
-		default:
-			return n, errno
+	}
+}
+
+// ended waits so many milliseconds for the end, -1: for as long as it takes. It is not woken by calls.
+func (l listener) ended(timeout int) bool {
+	fds := []unix.PollFd{{Fd: int32(l)}}
+	for {
+		n, err := unix.Poll(fds, timeout)
+		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return true
+		}
+		if err == nil {
+			return false
 		}
 	}
 }
@@ -92,14 +98,18 @@ func (l listener) answer(id uint64, value int64, errno unix.Errno) unix.Errno {
 	return l.control(notifySend, unsafe.Pointer(&response{id: id, value: value, errno: -int32(errno)}))
 }
 
-// add gives the caller a descriptor, a copy of fd, and returns its number there.
+// add gives the caller, while it waits, a copy of a descriptor, and returns which number it has there.
 func (l listener) add(id uint64, fd int, cloexec bool) (int, unix.Errno) {
 	a := addition{id: id, source: uint32(fd)}
 	if cloexec {
 		a.newFlags = unix.O_CLOEXEC
 	}
-	n, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l), notifyAdd, uintptr(unsafe.Pointer(&a)))
-	return int(n), errno
+	for {
+		got, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l), notifyAdd, uintptr(unsafe.Pointer(&a)))
+		if errno != unix.EINTR { // else it was taken back
+			return int(got), errno
+		}
+	}
 }
 
 // hurry has the kernel switch right over between the caller and us, where it can.

@@ -241,7 +241,7 @@ func (r *request) make(e entry, what making, do func(workspace.Verdict, credenti
 	}
 	if r.oneID { // else it is known
 		var err error
-		if r.who, err = readCredentials(r.dir, r.status); err != nil {
+		if r.who, err = r.caller.credentials(r.buffer); err != nil {
 			return failed(err)
 		}
 	}

@@ -13,9 +13,9 @@ import (
 // A request is one system call that waits for its answer. It is used by one goroutine, on one thread.
 type request struct {
 	*worker
-	n   notification
-	dir int // in /proc, the caller's: it is of no other thread that later has its number
-	who credentials
+	n      notification
+	caller caller
+	who    credentials
 	// began is what names.moves was before anything was looked up.
 	began uint64
 }
@@ -23,7 +23,8 @@ type request struct {
 // An outcome is the answer.
 type outcome struct {
 	errno   unix.Errno // 0: done
-	file    int        // a descriptor for the caller, owned by the outcome; 0: the answer is 0
+	file    int        // a descriptor for the caller, owned by the outcome; 0: the answer is value
+	value   int64
 	cloexec bool
 	resume  bool // the kernel shall do it
 	again   bool // names led elsewhere meanwhile: from the start
@@ -56,20 +57,41 @@ func done(err error) outcome {
 // maxPath is PATH_MAX of linux/limits.h, with the zero byte.
 const maxPath = 4096
 
-// text reads a string of the caller's memory.
-func (r *request) text(addr uint64, limit int) (string, error) {
-	var out []byte
-	for len(out) < limit {
-		n := min(limit-len(out), int(4096-addr%4096)) // what comes next may not be mapped
-		chunk, err := r.memory(addr, n)
+// meet finds the caller, makes this thread it, and returns its root folder; "" if that is none that has a path.
+func (r *request) meet() (root string, err error) {
+	for {
+		c, now, err := r.recognize(&r.n)
 		if err != nil {
 			return "", err
 		}
-		before, _, found := bytes.Cut(chunk, []byte{0})
-		out, addr = append(out, before...), addr+uint64(n)
-		if found {
-			return string(out), nil
+		r.caller = *c
+		if err = r.asCaller(); err == nil {
+			if root, err = r.readlink("root"); err == nil || now {
+				return root, nil
+			}
+		} else if now {
+			return "", err
 		}
+		c.forget() // it may be gone, and another one have its number
+	}
+}
+
+// text reads a string of the caller's memory.
+func (r *request) text(addr uint64, limit int) (string, error) {
+	b := r.buffer[:min(limit, len(r.buffer))]
+	for have := 0; have < len(b); {
+		next := addr + uint64(have)
+		n := min(len(b)-have, int(4096-next%4096)) // what comes next may not be mapped
+		if err := r.copy(b[have:have+n], next); err != nil {
+			return "", err
+		}
+		if end := bytes.IndexByte(b[have:have+n], 0); end >= 0 {
+			end += have
+			text := string(b[:end+1])
+			r.seen = append(r.seen, sight{addr: addr, text: text})
+			return text[:end], nil
+		}
+		have += n
 	}
 	return "", unix.ENAMETOOLONG
 }
@@ -79,17 +101,25 @@ func (r *request) path(addr uint64) (string, error) { return r.text(addr, maxPat
 // memory copies n bytes of the caller's memory.
 func (r *request) memory(addr uint64, n int) ([]byte, error) {
 	b := make([]byte, n)
-	got, err := unix.ProcessVMReadv(int(r.n.pid), []unix.Iovec{{Base: &b[0], Len: uint64(n)}}, []unix.RemoteIovec{{Base: uintptr(addr), Len: n}}, 0)
-	if err != nil {
+	if err := r.copy(b, addr); err != nil {
 		return nil, err
 	}
-	if got != n {
-		return nil, unix.EFAULT
+	r.seen = append(r.seen, sight{addr: addr, text: string(b)})
+	return b, nil
+}
+
+func (r *request) copy(b []byte, addr uint64) error {
+	got, err := unix.ProcessVMReadv(int(r.n.pid), []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
+	if err != nil {
+		return err
+	}
+	if got != len(b) {
+		return unix.EFAULT
 	}
 	if !r.listener.valid(r.n.id) { // else it is the caller's memory
-		return nil, unix.ESRCH
+		return unix.ESRCH
 	}
-	return b, nil
+	return nil
 }
 
 // arg is an argument of type int.
@@ -105,25 +135,37 @@ func (r *request) base(fd int) (string, error) {
 
 // readlink reads one of the caller's links in /proc.
 func (r *request) readlink(name string) (string, error) {
-	b := make([]byte, maxPath)
-	n, err := unix.Readlinkat(r.dir, name, b)
-	if errors.Is(err, unix.EACCES) {
-		err = r.asOwn(func() (err error) { n, err = unix.Readlinkat(r.dir, name, b); return err })
-	}
+	b, err := r.linkText(name)
 	if err != nil {
 		return "", err
 	}
-	if n == len(b) || n == 0 || b[0] != '/' { // a pipe, a socket, something that is out of reach
-		return "", unix.ENOENT
+	text := string(b)
+	r.seen = append(r.seen, sight{link: name, text: text})
+	return text, nil
+}
+
+// linkText uses the worker's buffer.
+func (r *request) linkText(name string) ([]byte, error) {
+	b := r.buffer[:maxPath]
+	n, err := unix.Readlinkat(r.caller.dir, name, b)
+	if errors.Is(err, unix.EACCES) {
+		err = r.asOwn(func() (err error) { n, err = unix.Readlinkat(r.caller.dir, name, b); return err })
 	}
-	return string(b[:n]), nil
+	if err != nil {
+		return nil, err
+	}
+	if n == len(b) || n == 0 || b[0] != '/' { // a pipe, a socket, something that is out of reach
+		return nil, unix.ENOENT
+	}
+	return b[:n], nil
 }
 
 // openLink opens (O_PATH) what one of the caller's links in /proc leads to; it is closed with the request.
 func (r *request) openLink(name string) (fd int, err error) {
+	r.byFile = true
 	const flags = unix.O_PATH | unix.O_CLOEXEC
-	if fd, err = unix.Openat(r.dir, name, flags, 0); errors.Is(err, unix.EACCES) {
-		err = r.asOwn(func() (err error) { fd, err = unix.Openat(r.dir, name, flags, 0); return err })
+	if fd, err = unix.Openat(r.caller.dir, name, flags, 0); errors.Is(err, unix.EACCES) {
+		err = r.asOwn(func() (err error) { fd, err = unix.Openat(r.caller.dir, name, flags, 0); return err })
 	}
 	if err == nil {
 		r.close(fd)
@@ -191,19 +233,9 @@ var unknown = credentials{uid: -1, gid: -1, groups: "?"}
 // maxStatus is more than there is in /proc/PID/status; who is in more groups writes nothing.
 const maxStatus = 16 << 10
 
-// readCredentials reads those of the thread whose folder in /proc this is.
-func readCredentials(dir int, b []byte) (c credentials, err error) {
-	fd, err := unix.Openat(dir, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return c, err
-	}
-	defer unix.Close(fd)
-	n, err := unix.Read(fd, b)
-	if err != nil {
-		return c, err
-	}
+func parseCredentials(status []byte) (c credentials, err error) {
 	seen := 0
-	for line := range bytes.Lines(b[:n]) {
+	for line := range bytes.Lines(status) {
 		key, value, _ := bytes.Cut(line, []byte(":"))
 		var text string
 		switch string(key) {
@@ -248,7 +280,7 @@ func (r *request) asCaller() (err error) {
 	if r.oneID { // there is nobody else that it could be
 		return nil
 	}
-	if r.who, err = readCredentials(r.dir, r.status); err != nil {
+	if r.who, err = r.caller.credentials(r.buffer); err != nil {
 		return err
 	}
 	return r.impersonate(r.who)

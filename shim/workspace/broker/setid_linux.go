@@ -12,14 +12,10 @@ import (
 // resume leaves a call to the kernel, for which the workspace is read-only. Not so a descriptor that the caller got from here, whose mount is ours:
 // by that one, and by the paths that /proc has of it, the kernel would make a set-user-ID file. So such a change of mode is carried out
 // here also where it is about no workspace.
-func (w *worker) resume(n notification, dir int) outcome {
-	c, ok := modeOf(n)
+func (r *request) resume() outcome {
+	c, ok := modeOf(r.n)
 	if !ok || c.mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return resumed
-	}
-	r := &request{worker: w, n: n, dir: dir, began: w.names.moves()}
-	if err := r.asCaller(); err != nil {
-		return failed(err)
 	}
 	fd, err := r.theirs(c)
 	if err != nil {
