@@ -52,7 +52,7 @@ func (v Verdict) For(folder bool) Verdict {
 type pattern struct {
 	text   string
 	top    bool
-	parts  []string // lower case
+	parts  []part // lower case
 	kind   Kind
 	reason string
 	rank   int // among patterns that match equally long the highest counts
@@ -111,10 +111,10 @@ func (j *Judge) add(text string, kind Kind, reason string, rank int) error {
 		return err
 	}
 	p.kind, p.reason, p.rank = kind, reason, rank
-	if strings.ContainsAny(p.parts[0], "*?") {
-		j.globs = append(j.globs, p)
+	if first := p.parts[0]; first.head == first.text {
+		j.literal[first.text] = append(j.literal[first.text], p)
 	} else {
-		j.literal[p.parts[0]] = append(j.literal[p.parts[0]], p)
+		j.globs = append(j.globs, p)
 	}
 	return nil
 }
@@ -132,12 +132,12 @@ func compile(text string) (pattern, error) {
 	case strings.ContainsAny(text, "[\\\x00"):
 		return fail(`it has one of "[", "\" or a zero byte`)
 	}
-	p.parts = strings.Split(lower(rest), "/")
-	for _, part := range p.parts {
-		switch part {
+	for text := range strings.SplitSeq(lower(rest), "/") {
+		switch text {
 		case "", ".", "..":
 			return fail(`a component is empty, "." or ".."`)
 		}
+		p.parts = append(p.parts, compilePart(text))
 	}
 	return p, nil
 }
@@ -159,12 +159,12 @@ func lower(s string) string {
 }
 
 // matches returns how many of the parts, from the i-th on, the pattern covers, or 0.
-func (p pattern) matches(parts []string, i int) int {
+func (p *pattern) matches(parts []string, i int) int {
 	if p.top && i > 0 || len(parts)-i < len(p.parts) {
 		return 0
 	}
 	for k, want := range p.parts {
-		if ok, err := path.Match(want, parts[i+k]); err != nil || !ok {
+		if !want.matches(parts[i+k]) {
 			return 0
 		}
 	}
@@ -172,13 +172,37 @@ func (p pattern) matches(parts []string, i int) int {
 }
 
 // begins reports whether the parts, from the i-th to the last, are the pattern's first ones, and it has more.
-func (p pattern) begins(parts []string, i int) bool {
+func (p *pattern) begins(parts []string, i int) bool {
 	n := len(parts) - i
 	if n >= len(p.parts) {
 		return false
 	}
-	p.parts = p.parts[:n]
-	return p.matches(parts, i) == n
+	first := *p
+	first.parts = p.parts[:n]
+	return first.matches(parts, i) == n
+}
+
+// A part is one component of a pattern. It is compared with a path's some hundred times for each call, and most often the answer is no, which
+// is seen at once by what comes before the first star and after the last one.
+type part struct{ text, head, tail string }
+
+func compilePart(text string) part {
+	begin := strings.IndexAny(text, "*?")
+	if begin < 0 {
+		return part{text: text, head: text}
+	}
+	return part{text, text[:begin], text[strings.LastIndexAny(text, "*?")+1:]}
+}
+
+func (p part) matches(name string) bool {
+	if len(p.head) == len(p.text) {
+		return name == p.text
+	}
+	if !strings.HasPrefix(name, p.head) || !strings.HasSuffix(name, p.tail) {
+		return false
+	}
+	ok, err := path.Match(p.text, name)
+	return ok && err == nil
 }
 
 // Judge says what may be done with the place at name, which is relative to the workspace, clean, and goes through no symbolic link. Whether a

@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -171,6 +172,28 @@ func TestGitDirectoriesAreKnownByWhatTheyHold(t *testing.T) {
 		}
 		if test.want && !last {
 			t.Errorf("%s: no entry of these is looked at", test.entries)
+		}
+	}
+}
+
+// TestPartsMatchAsPathMatchDoes compares all short patterns and names.
+func TestPartsMatchAsPathMatchDoes(t *testing.T) {
+	all := []string{""}
+	for i := 0; i < len(all) && len(all[i]) < 4; i++ {
+		for _, c := range []string{"a", "b", "é", "*", "?"} {
+			all = append(all, all[i]+c)
+		}
+	}
+	for _, pattern := range all {
+		p := compilePart(pattern)
+		for _, name := range all {
+			want, err := path.Match(pattern, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := p.matches(name); got != want {
+				t.Errorf("%q matches %q: %v", pattern, name, got)
+			}
 		}
 	}
 }
