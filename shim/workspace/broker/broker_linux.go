@@ -144,11 +144,24 @@ func undisturbed() error {
 
 // handle answers one call. Whatever goes wrong, there is an answer.
 func (w *worker) handle(n *notification) {
-	turn := &w.turns[n.pid%uint32(len(w.turns))]
-	turn.Lock()
+	turn := w.turn(n.pid)
 	w.answer(n, w.outcome(n))
 	turn.Unlock()
 	w.closeOpened()
+}
+
+// turn waits for a thread's turn, and locks it.
+func (w *worker) turn(thread uint32) *sync.Mutex {
+	turn := &w.turns[thread%uint32(len(w.turns))]
+	for range 100 {
+		if turn.TryLock() {
+			return turn
+		}
+		// Most likely its last call has just been answered: the thread is faster than who answered it, and may be on the same processor.
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	turn.Lock()
+	return turn
 }
 
 func (w *worker) outcome(n *notification) (out outcome) {
@@ -161,7 +174,7 @@ func (w *worker) outcome(n *notification) (out outcome) {
 	if do == nil {
 		do = legacy[n.number]
 	}
-	if do == nil {
+	if do == nil || w.given(n) {
 		return resumed
 	}
 	for i := range maxAgain {

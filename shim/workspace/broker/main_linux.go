@@ -91,8 +91,16 @@ func enter(sandbox string, keep uint64, trees int) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
+	// The Go runtime's watcher of threads, which sleeps for 20 microseconds at a time while threads are in system calls for that long, as those
+	// here always are, is to sleep for longer: it would wake and wait for other threads at each of them.
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0); err != nil {
+		return fmt.Errorf("set timer slack: %w", err)
+	}
 	return fmt.Errorf("execute itself: %w", execveat(self, []string{"cofferdam-broker", sandbox, serving, strconv.Itoa(trees)}, os.Environ()))
 }
+
+// timerSlack is in nanoseconds (PR_SET_TIMERSLACK); it holds for all threads after execve(2).
+const timerSlack = 5e6
 
 // openProc opens /proc as this process's PID namespace has it, without all that is about the host and not about processes, where the
 // kernel lets us make one of our own.
@@ -283,7 +291,7 @@ func readConfig() (c Config, err error) {
 }
 
 // threads is how many calls of one process and what it starts are answered side by side.
-func threads() int { return min(runtime.NumCPU(), 4) }
+func threads() int { return min(runtime.GOMAXPROCS(0), 4) }
 
 // obey does what comes over the control socket, until its end.
 func (b *broker) obey(socket int) error {
