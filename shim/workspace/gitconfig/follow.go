@@ -4,7 +4,8 @@ import "strings"
 
 // checkFollow keeps an owner's push and pull where they went. A branch may follow what git's commands use anyway: the repository itself, origin, the
 // only remote there is, a remote that another branch follows. What is added from inside is none of these and, by that, never becomes one. Only
-// where there is none at all, as in a repository that has just been made, any remote will do.
+// where there is no remote at all, as in a repository that has just been made, any will do; where there are some and none is used, an agent may have made it so
+// in an earlier session.
 //
 // git takes a value that is no remote's name for an address, so there must be such a remote.
 func checkFollow(name string, s state) string {
@@ -15,6 +16,8 @@ func checkFollow(name string, s state) string {
 		return "must name a remote of this file: git takes anything else for an address"
 	case len(s.trusted) > 0 && !s.trusted[name]:
 		return "must name a remote that a branch follows already, or origin: the owner's next push would go elsewhere"
+	case len(s.trusted) == 0 && len(s.remotes) > 0:
+		return "is for the owner to set: no branch follows one of the remotes"
 	}
 	return ""
 }

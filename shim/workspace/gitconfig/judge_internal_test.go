@@ -248,3 +248,30 @@ func TestMirror(t *testing.T) {
 		t.Error("a remote that was there before")
 	}
 }
+
+// TestFollowAcrossSessions has each session begin with what the one before has left.
+func TestFollowAcrossSessions(t *testing.T) {
+	const up = "[remote \"up\"]\n\turl = https://a.test/x\n"
+	const evil = "[remote \"evil\"]\n\turl = https://b.test/x\n"
+	follows := func(name string) string { return "[branch \"m\"]\n\tremote = " + name + "\n\tmerge = refs/heads/m\n" }
+	for _, row := range []struct {
+		texts []string
+		may   bool
+	}{
+		{[]string{up + follows("up"), up + evil, up + evil + follows("evil")}, false},
+		{[]string{up + follows("up"), up, up + evil, up + evil + follows("evil")}, false},
+		{[]string{up, up + evil, up + follows("evil")}, false},
+		{[]string{up + follows("up"), up + evil + follows("up"), up + follows("up")}, false}, // evil's url stays
+		{[]string{up + follows("up"), up, up + follows("up")}, true},
+		{[]string{"", up, up + follows("up")}, true},
+		{[]string{"", up + evil + follows("evil")}, true},
+	} {
+		var err error
+		for i := 1; i < len(row.texts) && err == nil; i++ {
+			err = Judge([]byte(row.texts[i-1]), []byte(row.texts[i]), ".git")
+		}
+		if (err == nil) != row.may {
+			t.Errorf("%q: %v", row.texts, err)
+		}
+	}
+}
