@@ -225,20 +225,23 @@ func (w *worker) commit(key inode, d *draft) {
 		return
 	}
 	v, happened := d.verdict(d.entry.name()), func() {}
-	text, err := readText(d.file)
+	now, err := readText(d.place)
+	var text []byte
+	if err == nil {
+		text, err = readText(d.file)
+	}
 	if err == nil {
 		switch {
 		case v.Kind.IsText():
-			var now []byte
-			if now, err = readText(d.place); err == nil {
-				happened, err = w.texts.judgeHere(d.entry, now, text)
-			}
+			happened, err = w.texts.judgeHere(d.entry, now, text)
 		case v.Kind != workspace.Free:
 			err = errors.New(v.Reason)
 		}
 	}
 	if err == nil {
-		err = w.replaceText(d, text)
+		if err = replaceText(d.place, text); err != nil {
+			_ = replaceText(d.place, now) // a part of a text says something else than the whole
+		}
 	}
 	if err != nil {
 		v.Reason = err.Error()
@@ -248,32 +251,31 @@ func (w *worker) commit(key inode, d *draft) {
 		}
 		return
 	}
-	happened()
+	happened() // before what may fail: the text is there
+	w.copyAttributes(d)
 	w.report.changed(d.entry.name())
 }
 
-// replaceText writes a text in its place, and gives that what the memory file has got: owner, mode and times.
-func (w *worker) replaceText(d *draft, text []byte) error {
-	var ended unix.Stat_t
-	if err := unix.Fstat(int(d.file.Fd()), &ended); err != nil {
+// replaceText has a file hold a text.
+func replaceText(f *os.File, text []byte) error {
+	if _, err := f.WriteAt(text, 0); err != nil {
 		return err
+	}
+	return f.Truncate(int64(len(text)))
+}
+
+// copyAttributes gives a text what the memory file has got: owner, mode and times, as far as its writer may.
+func (w *worker) copyAttributes(d *draft) {
+	var ended unix.Stat_t
+	if unix.Fstat(int(d.file.Fd()), &ended) != nil {
+		return
 	}
 	fd := int(d.place.Fd())
-	if _, err := d.place.WriteAt(text, 0); err != nil {
-		return err
-	}
-	if err := d.place.Truncate(int64(len(text))); err != nil {
-		return err
-	}
 	if ended.Uid != d.began.Uid || ended.Gid != d.began.Gid {
-		if err := unix.Fchownat(fd, "", int(ended.Uid), int(ended.Gid), unix.AT_EMPTY_PATH); err != nil {
-			return err
-		}
+		_ = unix.Fchownat(fd, "", int(ended.Uid), int(ended.Gid), unix.AT_EMPTY_PATH)
 	}
 	if mode := ended.Mode & fileMode; d.made || mode != d.began.Mode&fileMode {
-		if err := unix.Fchmodat(w.proc, self(fd), mode, 0); err != nil {
-			return err
-		}
+		_ = unix.Fchmodat(w.proc, self(fd), mode, 0)
 	}
-	return unix.UtimesNanoAt(d.parent, d.base, []unix.Timespec{ended.Atim, ended.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	_ = unix.UtimesNanoAt(d.parent, d.base, []unix.Timespec{ended.Atim, ended.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
