@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -264,5 +265,76 @@ func TestAWalkEndsWherePathsDo(t *testing.T) {
 	unix.Close(fd)
 	if out := b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, name), unix.AT_FDCWD, filepath.Join(dir, "e"), 0); out.errno != unix.ENAMETOOLONG {
 		t.Errorf("got %+v", out)
+	}
+}
+
+// TestWhatWasJudgedIsMoved has one thread move a file into a place where no link may be, while another one puts links in the file's place.
+func TestWhatWasJudgedIsMoved(t *testing.T) {
+	b, dir := desk(t)
+	write(t, filepath.Join(dir, ".git/HEAD"), "ref: refs/heads/main\n")
+	from, to, link := filepath.Join(dir, "s"), filepath.Join(dir, ".git/x"), filepath.Join(dir, "l")
+	move := func(from, to string) outcome {
+		r := &request{worker: &worker{broker: b, as: unknown}, dir: b.proc, began: b.moves.Load()}
+		defer r.closeOpened()
+		return r.rename(unix.AT_FDCWD, from, unix.AT_FDCWD, to, 0)
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				_ = os.Symlink("/tmp", link)
+				move(link, from)
+			}
+		}
+	}()
+	moved := 0
+	for until := time.Now().Add(2 * time.Second); time.Now().Before(until); {
+		_ = os.Remove(from)
+		_ = os.WriteFile(from, nil, 0o644)
+		if move(from, to).errno == 0 {
+			moved++
+		}
+		if st, err := os.Lstat(to); err == nil && !st.Mode().IsRegular() {
+			t.Errorf("a link is there after %d moves", moved)
+			break
+		}
+		_ = os.Remove(to)
+	}
+	close(end)
+	<-ended
+	if moved == 0 {
+		t.Error("nothing was moved")
+	}
+}
+
+// TestNoLinkComesMeanwhile makes things while another call is between its look at a name and what it does to what has it.
+func TestNoLinkComesMeanwhile(t *testing.T) {
+	b, dir := desk(t)
+	for what, row := range map[string]struct {
+		waits bool
+		call  func(r *request, name string) outcome
+	}{
+		"folder": {false, func(r *request, name string) outcome { return r.mkdir(unix.AT_FDCWD, name, 0o755) }},
+		"link":   {true, func(r *request, name string) outcome { return r.symlink("x", unix.AT_FDCWD, name) }},
+	} {
+		r, made := b.request(t), make(chan outcome, 1)
+		b.names.RLock()
+		go func() { made <- row.call(r, filepath.Join(dir, what)) }()
+		waited := false
+		select {
+		case out := <-made:
+			made <- out
+		case <-time.After(100 * time.Millisecond):
+			waited = true
+		}
+		b.names.RUnlock()
+		must(t, what, <-made)
+		if waited != row.waits {
+			t.Errorf("%s: waited %v", what, waited)
+		}
 	}
 }

@@ -217,7 +217,8 @@ type making struct {
 
 // make has do put something new at an entry, as the caller.
 func (r *request) make(e entry, what making, do func(workspace.Verdict, credentials) outcome) outcome {
-	release, ok := r.hold(workspace.MakesGit(e.base))
+	// No link comes to have a name while another call gives what has that name one more.
+	release, ok := r.hold(workspace.MakesGit(e.base) || what.link != "")
 	defer release()
 	if !ok {
 		return stale

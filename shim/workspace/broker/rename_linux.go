@@ -24,23 +24,17 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 	if !ok {
 		return resumed
 	}
-	// Files change their names side by side; what changes where a name leads, or what counts as a git directory, does so alone.
-	release, ok := r.hold(false)
-	moved, err := from.stat()
-	leads := kind(moved) == unix.S_IFDIR || flags&unix.RENAME_EXCHANGE != 0
-	if ok && err == nil && (leads || workspace.MakesGit(from.base) || workspace.MakesGit(to.base) || to.verdict(to.name()).Kind.IsText()) {
-		release()
-		release, ok = r.hold(true)
-		moved, err = from.stat()
-		ok = ok && (leads || kind(moved) != unix.S_IFDIR)
-	}
-	defer func() { release() }()
-	switch {
-	case !ok:
+	// Alone: what is judged is what has the old name, and that could be something else a moment later.
+	release, ok := r.hold(true)
+	defer release()
+	if !ok {
 		return stale
-	case err != nil:
+	}
+	moved, err := from.stat()
+	if err != nil {
 		return failed(err)
 	}
+	leads := kind(moved) == unix.S_IFDIR || flags&unix.RENAME_EXCHANGE != 0
 	if kind(moved) != unix.S_IFDIR && flags == 0 {
 		if v := to.verdict(to.name()); v.Kind.IsText() {
 			return r.moveText(from, to, moved, v)
