@@ -328,7 +328,7 @@ func TestNoLinkComesMeanwhile(t *testing.T) {
 		select {
 		case out := <-made:
 			made <- out
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(500 * time.Millisecond):
 			waited = true
 		}
 		b.names.RUnlock()
@@ -337,4 +337,37 @@ func TestNoLinkComesMeanwhile(t *testing.T) {
 			t.Errorf("%s: waited %v", what, waited)
 		}
 	}
+}
+
+// TestALeaseMakesNobodyWait has an agent take a lease (fcntl(2)) on what a call is to open: until it is given back all calls would wait that want to
+// have the names for themselves.
+func TestALeaseMakesNobodyWait(t *testing.T) {
+	b, dir := desk(t)
+	name := filepath.Join(dir, "file")
+	write(t, name, "text")
+	open := func(flags int) outcome {
+		r := b.request(t)
+		defer r.closeOpened()
+		return r.open(unix.AT_FDCWD, name, flags, 0)
+	}
+	held, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(held), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if out := open(unix.O_WRONLY); !out.again || time.Since(began) > 5*time.Second {
+		t.Errorf("with a lease: %+v after %s", out, time.Since(began))
+	}
+	unix.Close(held)
+	out := open(unix.O_WRONLY | unix.O_APPEND)
+	if out.errno != 0 || out.file == 0 {
+		t.Fatalf("without: %+v", out)
+	}
+	if flags, err := unix.FcntlInt(uintptr(out.file), unix.F_GETFL, 0); err != nil || flags&(unix.O_NONBLOCK|unix.O_APPEND|unix.O_ACCMODE) != unix.O_APPEND|unix.O_WRONLY {
+		t.Errorf("its flags are %#x (%v)", flags, err)
+	}
+	out.close()
 }

@@ -82,7 +82,7 @@ func (r *request) draft(e entry, place int, mode uint32, text []byte, flags int,
 
 // hand opens a memory file for the caller.
 func (r *request) hand(memory, flags int) outcome {
-	fd, err := unix.Openat(r.proc, self(memory), flags&allowedFlags&^(unix.O_CREAT|unix.O_EXCL|unix.O_DIRECT)|unix.O_CLOEXEC, 0)
+	fd, err := r.openAgain(memory, flags&allowedFlags&^(unix.O_CREAT|unix.O_EXCL|unix.O_DIRECT))
 	if err != nil {
 		return failed(err)
 	}

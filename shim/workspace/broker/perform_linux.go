@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,6 +100,12 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	case flags&unix.O_DIRECTORY != 0, flags&(unix.O_ACCMODE|unix.O_TRUNC) == unix.O_RDONLY:
 		return resumed
 	}
+	leased := false
+	defer func() { // once the names are released
+		if leased {
+			time.Sleep(leaseWait)
+		}
+	}()
 	release, ok := r.hold(false)
 	defer release()
 	if !ok {
@@ -112,6 +119,7 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	}
 	f, err := r.reopen(o, flags&allowedFlags&^(unix.O_CREAT|unix.O_EXCL))
 	if err != nil {
+		leased = errors.Is(err, unix.EWOULDBLOCK)
 		return failed(err)
 	}
 	r.report.changed(o.name)
@@ -139,9 +147,24 @@ func (r *request) edit(o object, flags int) outcome {
 }
 
 // reopen opens an object itself, whatever has its name meanwhile.
-func (r *request) reopen(o object, flags int) (int, error) {
-	return unix.Openat(r.proc, self(o.fd), flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+func (r *request) reopen(o object, flags int) (int, error) { return r.openAgain(o.fd, flags) }
+
+// openAgain opens what a descriptor of our own is of, at once or not (unix.EWOULDBLOCK): an agent can take a lease on its file, and have all wait
+// for it that wait for us.
+func (r *request) openAgain(fd, flags int) (int, error) {
+	fd, err := unix.Openat(r.proc, self(fd), flags|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	if err != nil || flags&unix.O_NONBLOCK != 0 {
+		return fd, err
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&(unix.O_APPEND|unix.O_DIRECT|unix.O_NOATIME)); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
+
+// leaseWait is how long a call waits for who has a lease on a file before it is looked up again.
+const leaseWait = 10 * time.Millisecond
 
 // refuseObject judges a change of what exists, which may be free or of one of these kinds.
 func (r *request) refuseObject(o object, also ...workspace.Kind) (outcome, bool) {
