@@ -1,8 +1,11 @@
 package broker
 
 import (
+	"errors"
 	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/shim/runner/seccomp"
 	"cofferdam.dev/cofferdam/spec"
@@ -55,6 +58,33 @@ func TestAListenersCallIsTheKernels(t *testing.T) {
 	} {
 		if r.got != r.want {
 			t.Errorf("%#x, want %#x", r.got, r.want)
+		}
+	}
+}
+
+// An id of the caller's is what the kernel would take it for, or none.
+func TestMapped(t *testing.T) {
+	const some = "      4711          0          1\n         0     300000       4711\n      4712     304711      60824\n"
+	for _, test := range []struct {
+		text string
+		id   uint32
+		want int
+		err  error
+	}{
+		{"         0          0 4294967295\n", 42, 42, nil},
+		{"         0          0 4294967295\n", 1<<32 - 2, 1<<32 - 2, nil},
+		{some, 4711, 0, nil},
+		{some, 0, 300000, nil},
+		{some, 4710, 304710, nil},
+		{some, 4712, 304711, nil},
+		{some, 65535, 365534, nil},
+		{some, 65536, 0, unix.EINVAL},
+		{"", 0, 0, unix.EINVAL},
+		{"0 0\n", 0, 0, unix.EPERM},
+		{"0 x 1\n", 0, 0, unix.EPERM},
+	} {
+		if got, err := mapped(test.text, test.id); got != test.want || !errors.Is(err, test.err) {
+			t.Errorf("%d in %q: %d, %v", test.id, test.text, got, err)
 		}
 	}
 }

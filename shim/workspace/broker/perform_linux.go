@@ -502,6 +502,13 @@ func (r *request) chmod(o object, mode uint32) outcome {
 }
 
 func (r *request) chown(o object, uid, gid int) outcome {
+	uid, err := r.ownID("uid_map", uid)
+	if err != nil {
+		return failed(err)
+	}
+	if gid, err = r.ownID("gid_map", gid); err != nil {
+		return failed(err)
+	}
 	return r.adjust(o, func() error { return unix.Fchownat(o.fd, "", uid, gid, unix.AT_EMPTY_PATH) })
 }
 

@@ -275,6 +275,50 @@ func parseCredentials(status []byte) (c credentials, err error) {
 	return c, unix.EPERM
 }
 
+// maxMap is more than 340 lines of a map have, the most there are (user_namespaces(7)).
+const maxMap = 16 << 10
+
+// ownID is what an id of the caller's user namespace is in this process's. The kernel shows the maps of a process like that to whoever reads
+// them. -1 is no id.
+func (r *request) ownID(file string, id int) (int, error) {
+	if id == -1 {
+		return id, nil
+	}
+	fd, err := unix.Openat(r.dir, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, maxMap)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		return 0, err
+	}
+	return mapped(string(b[:n]), uint32(id))
+}
+
+// mapped looks an id up in a map. One that is not in there is none, as to chown(2).
+func mapped(text string, id uint32) (int, error) {
+	for line := range strings.Lines(text) {
+		var inside, outside, count uint32
+		fields := strings.Fields(line)
+		for i, to := range []*uint32{&inside, &outside, &count} {
+			if i >= len(fields) {
+				return 0, unix.EPERM
+			}
+			number, err := strconv.ParseUint(fields[i], 10, 32)
+			if err != nil {
+				return 0, unix.EPERM
+			}
+			*to = uint32(number)
+		}
+		if id >= inside && id-inside < count {
+			return int(outside + (id - inside)), nil
+		}
+	}
+	return 0, unix.EINVAL
+}
+
 // asCaller makes this thread, for the file system, the caller, whose paths it is to look up and whose files it is to make.
 func (r *request) asCaller() (err error) {
 	if r.oneID { // there is nobody else that it could be
