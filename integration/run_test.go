@@ -155,7 +155,7 @@ func (p person) states() string {
 }
 
 func TestRunIsTheCallerAndSeesTheWorkspaceAlone(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p person) {
+	eachPersonAndRanged(t, func(t *testing.T, p person) {
 		before := lab.Take()
 		script := `id -u; id -g; pwd; ls -a ~; cat ~/secret ../secret; ls -d /srv/*/* /var/* /run/* /tmp/*; echo "${TOKEN-no token}"; echo made >made; echo x >/usr/x; echo done`
 		got := p.run(t, "sh", "-c", script)
@@ -213,7 +213,7 @@ func TestRunSaysWhatIsWeaker(t *testing.T) {
 
 // What the spec says of the process is what the process has: libcontainer takes each part from somewhere else.
 func TestRunProcessIsWhatTheSpecSays(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p person) {
+	eachPersonAndRanged(t, func(t *testing.T, p person) {
 		got := p.run(t, "--pids", "77", "sh", "-c", "cat /proc/self/limits /proc/self/status /proc/self/oom_score_adj; cat /proc/self/mountinfo")
 		for _, want := range []string{`Max core file size +1 +1 `, `NoNewPrivs:\t1`, `Seccomp:\t2`, `CapInh:\t0+\n`, `CapAmb:\t0+\n`} {
 			if !regexp.MustCompile(want).MatchString(got.Stdout) {
@@ -236,7 +236,7 @@ func TestRunProcessIsWhatTheSpecSays(t *testing.T) {
 
 // A root file system of its own, by flag and as an OCI bundle: the agent sees that one, and of the host its workspace.
 func TestRunInARootFileSystem(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p person) {
+	eachPersonAndRanged(t, func(t *testing.T, p person) {
 		bundle := filepath.Join(p.workspace(), "bundle")
 		root := filepath.Join(bundle, "rootfs")
 		data, err := os.ReadFile("/bin/busybox")
@@ -379,7 +379,7 @@ func TestRunPassesSignalsOn(t *testing.T) {
 
 // A signal at any time of the start ends the start or reaches the agent: it is not lost, and does not end cofferdam before an agent that runs.
 func TestRunPassesSignalsOnFromTheStart(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p person) {
+	eachPersonAndRanged(t, func(t *testing.T, p person) {
 		agents := 0
 		for after := time.Duration(0); agents < 3; after += 5 * time.Millisecond { // until it comes after the start
 			if after > 5*time.Second {
@@ -494,7 +494,7 @@ func TestRunLeavesNothingWhenKilled(t *testing.T) {
 }
 
 func TestRunReachesWhatThePolicyAllows(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p person) {
+	eachPersonAndRanged(t, func(t *testing.T, p person) {
 		policy := filepath.Join(p.home, "policy.yaml")
 		if err := os.WriteFile(policy, []byte(onlyGood), 0o644); err != nil {
 			t.Fatal(err)
@@ -564,7 +564,7 @@ func TestRunKeepsWhatItUsesOutOfReach(t *testing.T) {
 
 // The very escapes of the containers, whose controls show that they are ways out where the walls are down.
 func TestRunCannotBeEscaped(t *testing.T) {
-	eachPerson(t, func(t *testing.T, p person) {
+	eachPersonAndRanged(t, func(t *testing.T, p person) {
 		l, host := lab.Get(t), startHost(t)
 		flags := []string{"--allow", "good.test"}
 		for _, e := range escapes {

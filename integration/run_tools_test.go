@@ -31,7 +31,7 @@ const toolPath = "/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin"
 // toolPrograms are what the tests of tools need, by the name to require; see hack/packages.sh.
 var toolPrograms = map[string]string{
 	"git": "git", "ssh": "ssh", "sshd": "/usr/sbin/sshd", "curl": "curl", "wget": "wget", "node": "node", "npm": "npm", "python": "python3", "pip": "pip3",
-	"go": "go", "cargo": "cargo", "javac": "javac", "keytool": "keytool", "apt": "apt-get", "gcc": "gcc",
+	"go": "go", "cargo": "cargo", "javac": "javac", "keytool": "keytool", "apt": "apt-get", "gcc": "gcc", "newuidmap": "newuidmap",
 }
 
 // findTools looks for toolPrograms where an agent will.
@@ -319,12 +319,21 @@ func sshServer(t *testing.T, dir, keys string) func(*net.TCPConn) {
 	}
 }
 
-// Root of an image installs packages, as its package manager does it: as several users.
+// Root of an image installs packages, as its package manager does it: as several users. An ordinary user needs subordinate ids for that.
 func TestRunInstallsPackagesInAnImage(t *testing.T) {
 	Require(t, "apt", needShim, needImage)
-	l, p := lab.Get(t), newPerson(t, "root", 0)
-	flags := serveTools(t, l, p)
-	root := hostImage(t)
+	lab.Get(t)
+	t.Run("root", func(t *testing.T) { installPackages(t, newPerson(t, "root", 0), hostImage(t, "/")) })
+	t.Run("user", func(t *testing.T) {
+		p := newRanged(t)
+		installPackages(t, p, hostImage(t, p.idmapped(t, "/")), "--as-root")
+	})
+}
+
+func installPackages(t *testing.T, p person, root string, more ...string) {
+	t.Helper()
+	l := lab.Get(t)
+	flags := append(serveTools(t, l, p), more...)
 	script := `echo "deb [trusted=yes] http://$HOST/debian ./" >/etc/apt/sources.list
 		apt-get -o APT::Update::Error-Mode=any -o Acquire::Retries=0 update
 		apt-get install -y greet
@@ -343,8 +352,8 @@ func TestRunInstallsPackagesInAnImage(t *testing.T) {
 }
 
 // hostImage is a root file system with what this host has installed, without its sources of packages: what is written to it is not written
-// to the host.
-func hostImage(t *testing.T) string {
+// to the host, which is seen at the path host.
+func hostImage(t *testing.T, host string) string {
 	t.Helper()
 	root, err := os.MkdirTemp("/srv", "image-")
 	if err != nil {
@@ -357,7 +366,7 @@ func hostImage(t *testing.T) string {
 	upper, work := filepath.Join(written, "upper"), filepath.Join(written, "work")
 	for _, err := range []error{
 		os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755),
-		unix.Mount("overlay", root, "overlay", unix.MS_NODEV, "lowerdir=/,upperdir="+upper+",workdir="+work),
+		unix.Mount("overlay", root, "overlay", unix.MS_NODEV, "lowerdir="+host+",upperdir="+upper+",workdir="+work),
 	} {
 		if err != nil {
 			t.Fatal(err)

@@ -27,9 +27,9 @@ type Host struct {
 	// Hidden are the paths in the container of what Sandbox.Workspace hides, as far as it exists: below Sandbox.Files, where the agent
 	// cannot swap them, since they are mounted read-only. It is not nil, even if it is empty, where somebody has looked.
 	Hidden []string
-	// OneID says that the caller is root of a user namespace to which its own uid and gid alone were given: what needs
+	// Rootless says that the caller is root of a user namespace of an ordinary user's, which may have no ids but that one's: what needs
 	// another id, or a right over the whole host, is left out.
-	OneID bool
+	Rootless bool
 	// Arch is the architecture that containers run on, as Go names it (GOARCH); see [Seccomp].
 	Arch string
 }

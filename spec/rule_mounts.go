@@ -159,7 +159,7 @@ func (p *pass) missing(out []specs.Mount) []specs.Mount {
 		p.resolvConf(),
 	}...)
 	bind := "bind"
-	if p.host.OneID {
+	if p.host.Rootless {
 		bind = "rbind" // the kernel refuses a user namespace to leave out what is mounted below (mount_namespaces(7))
 	}
 	for _, f := range p.sb.Files {
@@ -183,7 +183,7 @@ func (p *pass) missing(out []specs.Mount) []specs.Mount {
 func (p *pass) ptsOptions() []string {
 	options := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
 	const tty = 5
-	mapped := len(p.out.Linux.GIDMappings) == 0 && !p.host.OneID || slices.ContainsFunc(p.out.Linux.GIDMappings, func(m specs.LinuxIDMapping) bool {
+	mapped := len(p.out.Linux.GIDMappings) == 0 && !p.host.Rootless || slices.ContainsFunc(p.out.Linux.GIDMappings, func(m specs.LinuxIDMapping) bool {
 		return m.ContainerID <= tty && tty-m.ContainerID < m.Size
 	})
 	if mapped {

@@ -17,7 +17,7 @@ func ruleProcess(p *pass) error {
 	}
 	// Unset, the adjustment is that of the shim, which containerd shields from the OOM killer (-998): the agent's memory
 	// would outlive the host's services. In a user namespace the caller may be unprivileged, and lowering it to 0 refused.
-	if out.OOMScoreAdj == nil && len(p.out.Linux.UIDMappings) == 0 && !p.host.OneID {
+	if out.OOMScoreAdj == nil && len(p.out.Linux.UIDMappings) == 0 && !p.host.Rootless {
 		out.OOMScoreAdj = new(int)
 		p.added("process.oomScoreAdj", "0", "else it would be the shim's")
 	}

@@ -42,7 +42,7 @@ func TestProgramGolden(t *testing.T) {
 	got := &txtar.Archive{}
 	for _, name := range []string{"many ids", "one id"} {
 		host := testHost()
-		host.OneID = name == "one id"
+		host.Rootless = name == "one id"
 		out, changes, err := spec.Rewrite(p.Spec(), sb, host)
 		if err != nil {
 			t.Fatal(err)

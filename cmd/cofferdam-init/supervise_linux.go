@@ -117,13 +117,18 @@ func unreachable() error {
 }
 
 // attributes of the agent's process: a process group of its own, and if there is
-// a user, a namespace in which this process's own is that one.
+// a user, a namespace in which this process's own, 0, is that one.
 func attributes(user *pid1.User) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if user != nil {
 		attr.Cloneflags = unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: int(user.UID), HostID: unix.Geteuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: int(user.GID), HostID: unix.Getegid(), Size: 1}}
+		for _, m := range pid1.Map(user.UID, user.Others) {
+			attr.UidMappings = append(attr.UidMappings, syscall.SysProcIDMap{ContainerID: int(m.Inside), HostID: int(m.Outside), Size: int(m.Count)})
+		}
+		for _, m := range pid1.Map(user.GID, user.Others) {
+			attr.GidMappings = append(attr.GidMappings, syscall.SysProcIDMap{ContainerID: int(m.Inside), HostID: int(m.Outside), Size: int(m.Count)})
+		}
+		attr.GidMappingsEnableSetgroups = user.Groups
 	}
 	return attr
 }

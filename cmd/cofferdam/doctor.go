@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"cofferdam.dev/cofferdam/netns"
 	"cofferdam.dev/cofferdam/proxy/policy"
+	"cofferdam.dev/cofferdam/shim/runner/userns"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 )
 
@@ -77,6 +79,7 @@ func checks(p sandbox.Paths) []check {
 		{"kernel", checkKernel},
 		{"network", checkNetwork},
 		{"userns", checkUserNamespace},
+		{"subids", checkSubordinateIDs},
 		{"seccomp", checkSeccomp},
 		{"landlock", checkLandlock},
 		{"cgroup", checkCgroup},
@@ -158,6 +161,29 @@ func checkUserNamespace(ctx context.Context) []finding {
 		return []finding{{warn, fmt.Sprintf("cannot be made (%v): cofferdam run needs one for everybody but root", err), mendUserNamespaces()}}
 	}
 	return ok("can be made: cofferdam run works without root")
+}
+
+// checkSubordinateIDs is about the caller, as cofferdam run is. Root has no need of them.
+func checkSubordinateIDs(context.Context) []finding {
+	if os.Geteuid() == 0 {
+		return ok("not needed by root")
+	}
+	me, err := user.Current()
+	if err != nil {
+		return fail("", "find out who is calling: %v", err)
+	}
+	ids, err := userns.FindIDs(me.Username, uint32(os.Getuid()))
+	if none, is := errors.AsType[*userns.NoIDsError](err); is {
+		return []finding{{warn, none.Reason + ": the proxy of cofferdam run has no user of its own, and root of an image is one user", none.Mend}}
+	}
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	count := uint32(0)
+	for _, r := range ids.Ranges {
+		count += r.Count
+	}
+	return ok("%d, by %s/newuidmap", count, ids.Folder)
 }
 
 // mendUserNamespaces looks for what keeps ordinary users from user namespaces, and returns the command that lets them; empty: nothing known.

@@ -49,6 +49,9 @@ func start(ctx context.Context) int {
 			err = json.Unmarshal(payload, &j)
 		}
 		if err == nil {
+			err = j.settle(os.Stderr)
+		}
+		if err == nil {
 			err = carry(ctx, j)
 		}
 		return conclude(os.Stderr, err)

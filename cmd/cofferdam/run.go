@@ -37,6 +37,7 @@ type runFlags struct {
 	cpus                                            float64
 	pids                                            int64
 	readOnly, strict, printSpec, report, json       bool
+	asRoot                                          bool
 }
 
 func runCommand(p sandbox.Paths) *cobra.Command {
@@ -59,6 +60,8 @@ environment ` + strings.Join(runner.Passed(), ", ") + ` and what --env names.
 With --with a tool that is installed in the caller's home comes along, for example nvm or cargo: its programs, and no
 credentials; cofferdam tools lists them.
 Its git knows the caller's name and email address, and nothing else of the caller's configuration.
+
+Without root, the caller's subordinate ids (subuid(5)) are the proxy's and, with --as-root, those of an image's other users.
 
 Files by which a workspace could strike back later (git hooks and configuration, editor, shell, agent and CI files) are
 protected in it, see SECURITY.md. At the end, if standard error is a terminal, it is told what was changed, reached and refused.
@@ -117,7 +120,7 @@ a failure of cofferdam's own.`,
 			case f.report, runner.IsTerminal(os.Stderr):
 				how = reportPeople
 			}
-			return enter(cmd.Context(), r, how)
+			return enter(cmd.Context(), job{r, how, f.strict})
 		},
 	}
 	flags := c.Flags()
@@ -129,6 +132,7 @@ a failure of cofferdam's own.`,
 	flags.StringArrayVar(&f.read, "read", nil, "a `path` of the host that the command may read, at its own place")
 	flags.StringArrayVar(&f.with, "with", nil, "a `tool` of the caller's home, read-only and without its credentials: nvm, cargo, pyenv and others, see cofferdam tools, or a program in PATH")
 	flags.StringVar(&f.rootfs, "rootfs", "", "a `folder` with a root file system to run in, which the command may write to")
+	flags.BoolVar(&f.asRoot, "as-root", false, "with --rootfs: the command is root in there, of the caller's subordinate ids")
 	flags.StringVar(&f.bundle, "bundle", "", "an OCI bundle's `folder`: what it says is run, its root, process and workspace, as a container would")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "a variable: `KEY=VALUE`, or KEY for the caller's value")
 	flags.StringVar(&f.memory, "memory", "", "most memory, as in 512MiB or 4GiB")
@@ -162,18 +166,39 @@ func (e agentStatus) Error() string { return "exit status " + strconv.Itoa(int(e
 type job struct {
 	Request runner.Request
 	Report  reporting
+	Strict  bool
 }
 
-// enter runs the request: as root here, as anybody else in a user namespace, to which this process moves.
-func enter(ctx context.Context, r runner.Request, how reporting) error {
-	if !r.OneID {
-		return carry(ctx, job{r, how})
+// enter does the job: as root here, as anybody else in a user namespace, to which this process moves.
+func enter(ctx context.Context, j job) error {
+	if !j.Request.Rootless {
+		return carry(ctx, j)
 	}
-	payload, err := json.Marshal(job{r, how})
+	payload, err := json.Marshal(j)
 	if err != nil {
 		return err
 	}
-	return userns.Exec(ctx, payload)
+	return userns.Exec(ctx, payload, j.Request.IDs, j.Request.SeveralIDs())
+}
+
+// settle takes back what the request expects of ids that the user namespace does not have.
+func (j *job) settle(stderr io.Writer) error {
+	r := &j.Request
+	if r.ProxyID == 0 || userns.HasIDs() {
+		return nil
+	}
+	before := r.Weaker()
+	r.IDs, r.Others, r.ProxyID, r.NoIDs = userns.IDs{}, nil, 0, "newuidmap does not give out the ids of /etc/subuid"
+	for _, w := range r.Weaker() {
+		switch {
+		case slices.Contains(before, w):
+		case j.Strict:
+			return fmt.Errorf("--strict: %s", w)
+		default:
+			fmt.Fprintf(stderr, "cofferdam: warning: %s\n", w)
+		}
+	}
+	return nil
 }
 
 // carry runs the request in this process.
@@ -220,7 +245,7 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, le
 	r = runner.Request{
 		Name: f.name, Args: args, Cwd: workspace, Home: home,
 		UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), User: me.Username, Group: me.Username,
-		Upstream: config.Upstream, Pool: config.Pool, Paths: p, OneID: os.Geteuid() != 0,
+		Upstream: config.Upstream, Pool: config.Pool, Paths: p, Rootless: os.Geteuid() != 0,
 	}
 	if g, err := user.LookupGroupId(me.Gid); err == nil {
 		r.Group = g.Name
@@ -240,6 +265,12 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, le
 		if err := addReadable(&r, at); err != nil {
 			return r, nil, fmt.Errorf("--read: %w", err)
 		}
+	}
+	if f.asRoot {
+		if f.rootfs == "" {
+			return r, nil, errors.New("--as-root: a root file system is needed, --rootfs")
+		}
+		r.UID, r.GID, r.User, r.Group = 0, 0, "root", "root"
 	}
 	if f.rootfs != "" {
 		if r.Root, err = realPath(f.rootfs, ""); err != nil {
@@ -288,7 +319,35 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, le
 	if r.Init, err = sandbox.FindBinary(runner.InitBinary); err != nil {
 		return r, nil, err
 	}
+	if r.Rootless {
+		if err := addIDs(&r, me.Username); err != nil {
+			return r, nil, err
+		}
+	}
 	return r, left, nil
+}
+
+// addIDs gives the request the caller's subordinate ids, if there are any.
+func addIDs(r *runner.Request, name string) error {
+	ids, err := userns.FindIDs(name, uint32(os.Getuid()))
+	if none, is := errors.AsType[*userns.NoIDsError](err); is {
+		r.NoIDs = none.Reason + "; to mend it: " + none.Mend
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("subordinate ids: %w", err)
+	}
+	st, err := os.Stat(r.Proxy)
+	if err != nil {
+		return err
+	}
+	if st.Mode().Perm()&0o005 != 0o005 {
+		r.NoIDs = r.Proxy + " is not to be executed by others; to mend it: chmod o+rx " + r.Proxy
+		return nil
+	}
+	r.IDs = ids
+	r.ProxyID, r.Others = ids.Reserve()
+	return nil
 }
 
 // readBundle takes from an OCI bundle what there is to run, and for whom. Of the host it sees the workspace that the bundle asks for, see
@@ -397,7 +456,11 @@ func environment(own []string, tools []homeTool, flags []string, r runner.Reques
 			env = append(env, e)
 		}
 	}
-	env = append(env, "HOME="+r.Home, "USER="+r.User, "LOGNAME="+r.User)
+	home := r.Home
+	if r.Root != "" && r.UID == 0 { // root of the image
+		home = "/root"
+	}
+	env = append(env, "HOME="+home, "USER="+r.User, "LOGNAME="+r.User)
 	for _, t := range tools {
 		env = t.addTo(env)
 	}

@@ -24,8 +24,9 @@ var environment = []string{"GOGC=50"}
 // uid is the user (and group, of the same number) that the process becomes,
 // without supplementary groups. The caller's own uid, or 0, leaves the
 // credentials as they are: the child refuses to run as root unless
-// cfg.AllowRoot. binary must be executable for that user, and every folder
-// above it searchable.
+// cfg.AllowRoot. binary must be readable and executable for that user, and for
+// one of the initial user namespace every folder above it searchable: in another
+// one, where binary may lie in a home, it is executed by descriptor.
 //
 // The caller sets cmd.Stderr (nil discards) and starts the command, through a
 // reaper if it has one. It must do so from a goroutine that is locked to its
@@ -62,6 +63,7 @@ func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, rea
 		return nil, nil, fmt.Errorf("describe proxy: ready pipe: %w", err)
 	}
 
+	var program *os.File
 	attr := &syscall.SysProcAttr{
 		Setpgid:   true, // a terminal's ^C is for the agent, not for its wall
 		Pdeathsig: syscall.SIGKILL,
@@ -71,6 +73,14 @@ func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, rea
 		// (user_namespaces(7)); there the caller's own stay.
 		setgroups, _ := os.ReadFile("/proc/self/setgroups")
 		attr.Credential = &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: string(setgroups) == "deny\n"}
+		if inUserNamespace() {
+			if program, err = os.Open(binary); err != nil {
+				config.Close()
+				pipe.Close()
+				childPipe.Close()
+				return nil, nil, fmt.Errorf("describe proxy: %w", err)
+			}
+		}
 	}
 	cmd = &exec.Cmd{
 		Path:        binary,
@@ -80,8 +90,12 @@ func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, rea
 		ExtraFiles:  []*os.File{f.TCP, f.DNS, config, f.Log, f.Names, childPipe, f.Updates},
 		SysProcAttr: attr,
 	}
+	if program != nil {
+		cmd.Path, cmd.ExtraFiles = fmt.Sprintf("/proc/self/fd/%d", fdEnd), append(cmd.ExtraFiles, program) // the child closes it
+	}
 	ready = func(ctx context.Context) error {
 		config.Close()
+		program.Close()   // may be nil
 		childPipe.Close() // or the child's death would not be an end of file
 		f.Log.Close()     // nor an end of the records
 		f.Updates.Close()
@@ -89,6 +103,13 @@ func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, rea
 		return awaitReady(ctx, pipe)
 	}
 	return cmd, ready, nil
+}
+
+// inUserNamespace reports whether this process has other ids than the initial user
+// namespace.
+func inUserNamespace() bool {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(text)), " ") != "0 0 4294967295"
 }
 
 // configFile returns a memfd with the JSON of cfg, to be read from its start. A

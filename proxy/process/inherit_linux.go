@@ -45,6 +45,8 @@ func Inherit() (cfg Config, f Files, ready *os.File, err error) {
 	if err := closeOthers(); err != nil {
 		return cfg, f, ready, err
 	}
+	// One that was executed by descriptor is called like that; the name is for people alone.
+	_ = os.WriteFile("/proc/self/comm", []byte("cofferdam-proxy"), 0)
 	if cfg, err = readConfig(); err != nil {
 		return cfg, f, ready, err
 	}

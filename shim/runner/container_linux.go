@@ -46,7 +46,7 @@ type description struct {
 
 // describe says how the spec is carried out for the request.
 func describe(s *specs.Spec, r Request) (d description, err error) {
-	if d.config, err = libcontainerConfig(s, r.Name, !r.OneID); err != nil {
+	if d.config, err = libcontainerConfig(s, r.Name, !r.Rootless); err != nil {
 		return d, err
 	}
 	filter, err := seccomp.Filter(s.Linux.Seccomp)
@@ -69,12 +69,15 @@ func describe(s *specs.Spec, r Request) (d description, err error) {
 	if d.process.Rlimits, err = rlimits(process.Rlimits); err != nil {
 		return d, err
 	}
-	if r.OneID {
-		// To give somebody a user namespace in which they are what is root here takes this one right (user_namespaces(7)). The agent, which
-		// lives in there, has none.
-		setfcap := []string{"CAP_SETFCAP"}
-		d.process.Capabilities = &configs.Capabilities{Bounding: setfcap, Effective: setfcap, Permitted: setfcap}
-		if d.start.User = (&pid1.User{UID: r.UID, GID: r.GID}); process.Capabilities != nil {
+	if r.Rootless {
+		// To give somebody a user namespace in which they are what is root here takes the first of these rights, and to give them further ids the
+		// others (user_namespaces(7)). The agent, which lives in there, has none.
+		rights := []string{"CAP_SETFCAP"}
+		if len(r.Others) > 0 {
+			rights = append(rights, "CAP_SETUID", "CAP_SETGID")
+		}
+		d.process.Capabilities = &configs.Capabilities{Bounding: rights, Effective: rights, Permitted: rights}
+		if d.start.User = (&pid1.User{UID: r.UID, GID: r.GID, Others: r.Others, Groups: r.SeveralIDs()}); process.Capabilities != nil {
 			if d.start.User.Bounding, err = capabilityBits(process.Capabilities.Bounding); err != nil {
 				return d, err
 			}

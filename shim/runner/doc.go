@@ -19,6 +19,10 @@
 // # Users
 //
 // As root the agent is root, with the few capabilities of every sandbox. For an ordinary user there are two user namespaces. In the outer
-// one, which owns BOX and the mounts, this process is root and the caller's id is the only one. In the inner one the agent has the
-// caller's own uid and gid, and no right over anything that the outer one owns. Files that it writes belong to the caller.
+// one, which owns BOX and the mounts, this process is root and the caller's id is 0. In the inner one the agent has the caller's own uid
+// and gid, and no right over anything that the outer one owns. Files that it writes belong to the caller.
+//
+// Subordinate ids have the same numbers in the outer namespace as on the host. The last one is the proxy's, and nobody else has it; in the
+// inner namespace the others are numbered from 0 on, around the agent's own. An agent that is not root has no way to become one of them, so
+// the broker takes it for what it is, one id. Root can: the broker then does each call under the ids of who makes it, as it does for real root.
 package runner

@@ -5,6 +5,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"cofferdam.dev/cofferdam/shim/runner/pid1"
+	"cofferdam.dev/cofferdam/shim/runner/userns"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -39,6 +41,16 @@ type Request struct {
 	Paths sandbox.Paths
 	// Proxy, Broker and Init are binaries that belong to this build.
 	Proxy, Broker, Init string
-	// OneID says that this process is root of a user namespace with the caller's ids only.
-	OneID bool
+	// Rootless says that this process is root of a user namespace of an ordinary user's. The caller's ids, which are 0 there, are all it has,
+	// but for Others and ProxyID.
+	Rootless bool
+	// IDs are those that were asked for, of which Others are the agent's, beside its own.
+	IDs    userns.IDs
+	Others []pid1.Range
+	// ProxyID is the user and the group of the proxy, and nobody else's; 0: there is none, and NoIDs says why.
+	ProxyID uint32
+	NoIDs   string
 }
+
+// SeveralIDs reports whether the agent's processes may have different ids: root can take those of others.
+func (r Request) SeveralIDs() bool { return r.Rootless && r.UID == 0 && len(r.Others) > 0 }

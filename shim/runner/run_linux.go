@@ -67,7 +67,7 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 	s := r.Spec
 	if s == nil {
 		program := spec.Program{Args: r.Args, Env: r.Env, Cwd: r.Cwd, Root: r.Root, Home: r.Home}
-		if !r.OneID {
+		if !r.Rootless {
 			program.UID, program.GID = r.UID, r.GID
 		}
 		if r.Root == "" {
@@ -77,7 +77,7 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 		s = program.Spec()
 	}
 	s.Linux.CgroupsPath = "/cofferdam/" + r.Name
-	if r.OneID {
+	if r.Rootless {
 		s.Linux.CgroupsPath = ""
 		s.Process.User = specs.User{Umask: s.Process.User.Umask} // outside of the inner user namespace
 		// Counted per user namespace: of the inner one, all of the agent's.
@@ -88,7 +88,7 @@ func (r Request) sandbox() (toolchain, sandbox.Request, error) {
 	return tools, sandbox.Request{
 		Namespace: Namespace, Container: r.Name, Bundle: bundle, Limits: r.Limits, Upstream: r.Upstream, Pool: r.Pool, Start: start,
 		Program: &sandbox.Program{
-			Spec: s, Grants: grants, Policy: r.Policy, Home: r.Home, OneID: r.OneID, Proxy: r.Proxy, Broker: r.Broker, Weaker: r.Weaker(), Outside: r.outside(),
+			Spec: s, Grants: grants, Policy: r.Policy, Home: r.Home, Rootless: r.Rootless, OneID: r.Rootless && !r.SeveralIDs(), ProxyID: r.ProxyID, Proxy: r.Proxy, Broker: r.Broker, Weaker: r.Weaker(), Outside: r.outside(),
 		},
 	}, nil
 }

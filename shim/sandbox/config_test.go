@@ -151,7 +151,7 @@ func TestHomesArePeoplesHomes(t *testing.T) {
 func TestProxyUserIsNeverAPerson(t *testing.T) {
 	seen := map[uint32]bool{}
 	for _, id := range []string{"default:a", "default:b", "k8s.io:a", ""} {
-		uid := proxyUID(id, false)
+		uid := Request{}.proxyUID(id)
 		if uid < proxyUIDBase || uid >= proxyUIDBase+proxyUIDs {
 			t.Errorf("proxyUID(%q) is %d", id, uid)
 		}
@@ -159,5 +159,11 @@ func TestProxyUserIsNeverAPerson(t *testing.T) {
 			t.Errorf("proxyUID(%q) is another one's", id)
 		}
 		seen[uid] = true
+		// An ordinary user's has one of its own, or none.
+		for _, own := range []uint32{0, 165535} {
+			if uid := (Request{Program: &Program{Rootless: true, ProxyID: own}}).proxyUID(id); uid != own {
+				t.Errorf("of %d: %d", own, uid)
+			}
+		}
 	}
 }

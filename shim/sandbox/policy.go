@@ -61,7 +61,7 @@ func (l Layer) read(owners ...uint32) (Policy, error) {
 }
 
 // again reads the files that are followed.
-func (p Policy) again(paths Paths, files []spec.FileRule, oneID bool) (Policy, error) {
+func (p Policy) again(paths Paths, files []spec.FileRule, rootless bool) (Policy, error) {
 	var now Policy
 	for _, l := range p {
 		if !l.followed(files) {
@@ -69,7 +69,7 @@ func (p Policy) again(paths Paths, files []spec.FileRule, oneID bool) (Policy, e
 			continue
 		}
 		var owners []uint32
-		if oneID && strings.HasPrefix(l.Path, filepath.Dir(paths.Config)+"/") {
+		if rootless && strings.HasPrefix(l.Path, filepath.Dir(paths.Config)+"/") {
 			owners = append(owners, overflowUID) // who can write there is the administrator
 		}
 		read, err := l.read(owners...)

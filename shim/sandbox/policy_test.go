@@ -169,10 +169,10 @@ func TestOverflowOwner(t *testing.T) {
 		}
 	}
 	for _, test := range []struct {
-		path      string
-		oneID, ok bool
+		path         string
+		rootless, ok bool
 	}{{paths.AdminPolicy(), true, true}, {paths.AdminPolicy(), false, false}, {other, true, false}, {other, false, false}} {
-		_, err := Policy{{Layer: policy.Admin, Path: test.path}}.again(paths, nil, test.oneID)
+		_, err := Policy{{Layer: policy.Admin, Path: test.path}}.again(paths, nil, test.rootless)
 		if (err == nil) != test.ok {
 			t.Errorf("%+v: %v", test, err)
 		}

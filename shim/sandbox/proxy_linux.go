@@ -31,10 +31,10 @@ const (
 	proxyUIDs    = 1 << 24
 )
 
-// Where there is one id, the proxy has that one.
-func proxyUID(id string, oneID bool) uint32 {
-	if oneID {
-		return 0
+// proxyUID is the number of that user. A user namespace has none of these.
+func (r Request) proxyUID(id string) uint32 {
+	if r.rootless() {
+		return r.Program.ProxyID
 	}
 	h := fnv.New32a()
 	h.Write([]byte(id))

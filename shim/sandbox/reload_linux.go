@@ -125,7 +125,7 @@ func (s *Sandbox) reload() error {
 		return nil // it is being removed
 	}
 	defer release()
-	now, err := s.policy.again(s.paths, s.Spec.Files, s.oneID)
+	now, err := s.policy.again(s.paths, s.Spec.Files, s.rootless)
 	if err != nil {
 		return err
 	}

@@ -47,8 +47,12 @@ type Program struct {
 	Grants spec.Sandbox // what it may touch; its ID and limits are set here
 	Policy Policy
 	Home   string // the caller's, which no workspace may be or hold
-	// OneID says that this process is root of a user namespace with its own id only, see spec.Host.
+	// Rootless says that this process is root of a user namespace of an ordinary user's, see spec.Host.
+	Rootless bool
+	// OneID says that all processes of the agent have this process's id, there.
 	OneID bool
+	// ProxyID is the user and the group that the proxy becomes, if Rootless; 0: it stays what this process is.
+	ProxyID uint32
 	// Proxy is the proxy's binary, which the caller trusts; empty: the one beside this executable. In a user namespace it cannot be told
 	// any more whose a file is.
 	Proxy string
@@ -86,7 +90,7 @@ type Sandbox struct {
 	workspaces broker.Report
 	policy     Policy // in force; guarded by life
 	beside     string // what the policy said beside the network at the start
-	oneID      bool
+	rootless   bool
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -115,8 +119,8 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	}
 	s := &Sandbox{
 		ID: plan.state.ID, Spec: plan.state.Sandbox, Rewritten: plan.spec, paths: p, sources: plan.sources,
-		networked: make(chan struct{}), state: plan.state, policy: plan.policy, beside: plan.parsed.Sections(), oneID: r.oneID(),
-		door: &doorkeeper{start: r.Start, shared: p.shared(), config: broker.Config{Sandbox: plan.state.ID, Rules: workspace.Rules(plan.state.Sandbox.Workspace), OneID: r.oneID()}},
+		networked: make(chan struct{}), state: plan.state, policy: plan.policy, beside: plan.parsed.Sections(), rootless: r.rootless(),
+		door: &doorkeeper{start: r.Start, shared: p.shared(), config: broker.Config{Sandbox: plan.state.ID, Rules: workspace.Rules(plan.state.Sandbox.Workspace), OneID: r.Program != nil && r.Program.OneID}},
 	}
 	if s.door.binary, err = r.brokerBinary(); err != nil {
 		return nil, err
@@ -145,7 +149,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 		}
 	}
 	config := process.Config{
-		Sandbox: s.ID, Policy: plan.state.Policy.Name, Layers: layers, AllowRoot: r.oneID(), Pool: r.Pool,
+		Sandbox: s.ID, Policy: plan.state.Policy.Name, Layers: layers, AllowRoot: r.rootless() && r.Program.ProxyID == 0, Pool: r.Pool,
 		Resolver: r.Upstream.Resolver, Proxy: r.Upstream.Proxy, // not in the state, which is on disk
 	}
 	go func() { // ends on its own, with the network or an error
@@ -172,7 +176,7 @@ func Plan(p Paths, r Request) (*specs.Spec, []spec.Change, error) {
 // ResolvConf is the resolver configuration of every sandbox, resolv.conf(5): only the gate answers, and no search domain is tried.
 var ResolvConf = "nameserver " + netns.GateIP.String() + "\noptions ndots:1 timeout:2 attempts:2\n"
 
-func (r Request) oneID() bool { return r.Program != nil && r.Program.OneID }
+func (r Request) rootless() bool { return r.Program != nil && r.Program.Rootless }
 
 func (r Request) proxyBinary() (string, error) {
 	if r.Program != nil && r.Program.Proxy != "" {
@@ -213,7 +217,7 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 	if r.Program == nil {
 		host.Listener = p.listener(id)
 	} else {
-		host.OneID = r.Program.OneID
+		host.Rootless = r.Program.Rootless
 		host.Protected = append(host.Protected, withTargets([]string{r.Program.Home})...)
 	}
 	original, sb, err := r.asked(id)
@@ -385,7 +389,7 @@ func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, con
 		config: config,
 		files:  process.Files{TCP: l.TCP, DNS: l.DNS, Names: names},
 		log:    s.records,
-		uid:    proxyUID(s.ID, r.oneID()),
+		uid:    r.proxyUID(s.ID),
 		start:  r.Start,
 		stderr: complaints,
 		notify: s.proxyChanged,

@@ -48,11 +48,47 @@ type Start struct {
 	User *User
 }
 
-// A User is the one user and the one group of a user namespace, and what
-// capabilities root may ever have in it: bits by the numbers of capabilities(7).
+// A User is the user and the group that a user namespace calls this process's own,
+// and what capabilities root may ever have in it: bits by the numbers of
+// capabilities(7). Others are all other ids in there, where they are numbered from
+// 0 on. Groups says that processes may change theirs (setgroups(2)), which must not
+// have been given up outside.
 type User struct {
 	UID, GID uint32
 	Bounding uint64
+	Others   []Range
+	Groups   bool
+}
+
+// A Range is of ids, of users and of groups, as they are numbered outside.
+type Range struct{ First, Count uint32 }
+
+// A Mapping has Count ids from Outside on appear as those from Inside on.
+type Mapping struct{ Inside, Outside, Count uint32 }
+
+// mappable is how many ids an image may expect.
+const mappable = 1 << 16
+
+// Map is a map of user_namespaces(7): own stands for outside's id 0, and the others
+// for the rest, in order.
+func Map(own uint32, others []Range) []Mapping {
+	maps := []Mapping{{own, 0, 1}}
+	next := uint32(0)
+	for _, r := range others {
+		for r.Count > 0 && next < mappable {
+			if next == own {
+				next++
+				continue
+			}
+			n := min(r.Count, mappable-next)
+			if next < own {
+				n = min(n, own-next)
+			}
+			maps = append(maps, Mapping{next, r.First, n})
+			next, r.First, r.Count = next+n, r.First+n, r.Count-n
+		}
+	}
+	return maps
 }
 
 // A Stream says where one of the agent's first three descriptors comes from.
@@ -114,6 +150,7 @@ const (
 	maxReport = 4096
 	maxFilter = 4096 // instructions
 	maxArgs   = 1 << 20
+	maxRanges = 64
 )
 
 // What messages begin with; a number that only this version of the contract has.
@@ -145,6 +182,9 @@ func (s Start) validate() error {
 			return errors.New("no such stream")
 		}
 	}
+	if s.User != nil && len(s.User.Others) > maxRanges {
+		return errors.New("too many ranges of ids")
+	}
 	return nil
 }
 
@@ -162,6 +202,11 @@ func WriteStart(w io.Writer, s Start) error {
 		m = binary.LittleEndian.AppendUint32(m, s.User.UID)
 		m = binary.LittleEndian.AppendUint32(m, s.User.GID)
 		m = binary.LittleEndian.AppendUint64(m, s.User.Bounding)
+		m = append(m, flag(s.User.Groups), byte(len(s.User.Others)))
+		for _, r := range s.User.Others {
+			m = binary.LittleEndian.AppendUint32(m, r.First)
+			m = binary.LittleEndian.AppendUint32(m, r.Count)
+		}
 	}
 	m = binary.LittleEndian.AppendUint32(m, uint32(len(s.Filter)))
 	for _, i := range s.Filter {
@@ -190,7 +235,10 @@ func ReadStart(r io.Reader) (Start, error) {
 	user := d.flag()
 	s.Asks = d.flag()
 	if user {
-		s.User = &User{UID: d.uint32(), GID: d.uint32(), Bounding: d.uint64()}
+		s.User = &User{UID: d.uint32(), GID: d.uint32(), Bounding: d.uint64(), Groups: d.flag()}
+		for n := d.byte(); n > 0 && !d.bad; n-- {
+			s.User.Others = append(s.User.Others, Range{d.uint32(), d.uint32()})
+		}
 	}
 	if n := d.uint32(); n <= maxFilter && int(n)*8 <= len(d.rest) {
 		s.Filter = make([]unix.SockFilter, n)

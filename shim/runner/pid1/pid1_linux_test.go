@@ -20,7 +20,7 @@ func TestStartArrives(t *testing.T) {
 		{Args: []string{"true"}, Filter: program},
 		{Args: []string{"sh", "-c", "", "ü\n"}, Filter: program, Terminal: true, Stdio: [3]Stream{Given, Extra(2), Closed}},
 		{Args: []string{"x"}, Filter: slices.Repeat(program, 1000), User: &User{}},
-		{Args: []string{"x", strings.Repeat("y", 5<<20)}, Filter: program, User: &User{1<<32 - 1, 4711, 1<<63 + 5}, Stdio: [3]Stream{Extra(0), Extra(1), Extra(2)}},
+		{Args: []string{"x", strings.Repeat("y", 5<<20)}, Filter: program, User: &User{1<<32 - 1, 4711, 1<<63 + 5, []Range{{100000, 65535}, {7, 1}}, true}, Stdio: [3]Stream{Extra(0), Extra(1), Extra(2)}},
 	} {
 		var b bytes.Buffer
 		if err := WriteStart(&b, want); err != nil {
@@ -43,11 +43,33 @@ func TestStartIsRefused(t *testing.T) {
 		"no filter":         {Args: []string{"x"}},
 		"a long filter":     {Args: []string{"x"}, Filter: slices.Repeat(program, 2000)},
 		"no such stream":    {Args: []string{"x"}, Filter: program, Stdio: [3]Stream{Extra(3)}},
+		"too many ids":      {Args: []string{"x"}, Filter: program, User: &User{Others: make([]Range, 65)}},
 		"too long for exec": {Args: []string{"x", strings.Repeat("y", 8<<20)}, Filter: program},
 	} {
 		var b bytes.Buffer
 		if err := WriteStart(&b, s); err == nil || b.Len() > 0 {
 			t.Errorf("%s: %d bytes are sent", what, b.Len())
+		}
+	}
+}
+
+// Everybody inside is somebody outside, once, and the agent's own id is the caller's.
+func TestMap(t *testing.T) {
+	for _, test := range []struct {
+		own    uint32
+		others []Range
+		want   []Mapping
+	}{
+		{4711, nil, []Mapping{{4711, 0, 1}}},
+		{0, []Range{{100000, 65535}}, []Mapping{{0, 0, 1}, {1, 100000, 65535}}},
+		{1000, []Range{{100000, 65535}}, []Mapping{{1000, 0, 1}, {0, 100000, 1000}, {1001, 101000, 64535}}},
+		{1000, []Range{{100000, 10}, {200000, 1000}, {300000, 1 << 20}}, []Mapping{{1000, 0, 1}, {0, 100000, 10}, {10, 200000, 990}, {1001, 200990, 10}, {1011, 300000, 64525}}},
+		{1000, []Range{{100000, 5}}, []Mapping{{1000, 0, 1}, {0, 100000, 5}}},
+		{1 << 20, []Range{{100000, 1 << 17}}, []Mapping{{1 << 20, 0, 1}, {0, 100000, 1 << 16}}},
+		{1<<16 - 1, []Range{{100000, 1 << 17}}, []Mapping{{1<<16 - 1, 0, 1}, {0, 100000, 1<<16 - 1}}},
+	} {
+		if diff := cmp.Diff(test.want, Map(test.own, test.others)); diff != "" {
+			t.Errorf("%d: %s", test.own, diff)
 		}
 	}
 }

@@ -1,10 +1,13 @@
-// Package userns moves a process of an ordinary user into a user namespace of its own, in which it is root and its own uid and gid are
-// all there are.
+// Package userns moves a process of an ordinary user into a user namespace of its own, in which it is root. Its own uid and gid are all there
+// are, and its subordinate ids, where the host has given it any ([FindIDs]).
 //
 // unshare(2) refuses a process with several threads, and a Go program has several before its first line. So the package is a constructor
 // in C, which runs before Go does, as that of libcontainer's nsenter: [Exec] replaces the program by itself with a variable in its
 // environment, the constructor finds it, and [Inside] tells the new program's main how it went. The process stays the same one: who
 // kills it kills what was started, and a terminal has one process to stop.
+//
+// Subordinate ids are given out by newuidmap(1) and newgidmap(1), which are set-user-ID programs and must be run from outside: a child of
+// the constructor's does that. Where they refuse, the namespace has the caller's ids only.
 package userns
 
 // #include "userns.h"
@@ -22,8 +25,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// variable tells the constructor to act; its value is the number of the descriptor that Inside reads.
-const variable = "_COFFERDAM_USERNS"
+// variable tells the constructor to act; its value is the number of the descriptor that Inside reads. idsVariable has [IDs.text].
+const (
+	variable    = "_COFFERDAM_USERNS"
+	idsVariable = "_COFFERDAM_USERNS_IDS"
+)
 
 // ErrNone says that there is no user namespace to be had: this host does not let the caller make one.
 var ErrNone = errors.New("make a user namespace")
@@ -41,9 +47,10 @@ func EndBySignals() error {
 	return nil
 }
 
-// Exec runs this program anew, with the same arguments, in a user namespace, unless ctx was cancelled. payload is for Inside. It returns only
-// with an error.
-func Exec(ctx context.Context, payload []byte) error {
+// Exec runs this program anew, with the same arguments, in a user namespace with these ids, if there are any, unless ctx was cancelled.
+// groups says that processes in there may change their groups; then the caller's own are given up. payload is for Inside. It returns only with
+// an error.
+func Exec(ctx context.Context, payload []byte, ids IDs, groups bool) error {
 	fd, err := unix.MemfdCreate("cofferdam-request", 0) // to be inherited
 	if err != nil {
 		return fmt.Errorf("create request memfd: %w", err)
@@ -55,7 +62,11 @@ func Exec(ctx context.Context, payload []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err = unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), variable+"="+strconv.Itoa(fd)))
+	env := append(os.Environ(), variable+"="+strconv.Itoa(fd))
+	if len(ids.Ranges) > 0 {
+		env = append(env, idsVariable+"="+ids.text(groups))
+	}
+	err = unix.Exec("/proc/self/exe", os.Args, env)
 	return fmt.Errorf("run %s again: %w", os.Args[0], err)
 }
 
@@ -81,3 +92,6 @@ func Inside() (payload []byte, ok bool, err error) {
 	}
 	return payload, true, nil
 }
+
+// HasIDs reports whether the namespace has more ids than the caller's.
+func HasIDs() bool { return C.userns_ids != 0 }

@@ -16,7 +16,7 @@ import (
 type broker struct {
 	trees  []*tree
 	proc   int  // /proc of this process's PID namespace
-	oneID  bool // this process's ids are all there are
+	oneID  bool // all callers have this process's ids
 	report *recorder
 	own    credentials // this process's
 

@@ -20,7 +20,7 @@ import (
 type Config struct {
 	Sandbox string // its ID, to be seen in the process list
 	Rules   workspace.Rules
-	// OneID says that the process is root of a user namespace with the caller's ids only, and so needs no right.
+	// OneID says that the process is root of a user namespace in which all whom it serves have its own id, and so needs no right.
 	OneID bool
 }
 

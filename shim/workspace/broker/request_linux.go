@@ -284,7 +284,7 @@ func (r *request) ownID(file string, id int) (int, error) {
 	if id == -1 {
 		return id, nil
 	}
-	fd, err := unix.Openat(r.dir, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(r.caller.dir, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
