@@ -274,7 +274,7 @@ func TestWhatWasJudgedIsMoved(t *testing.T) {
 	write(t, filepath.Join(dir, ".git/HEAD"), "ref: refs/heads/main\n")
 	from, to, link := filepath.Join(dir, "s"), filepath.Join(dir, ".git/x"), filepath.Join(dir, "l")
 	move := func(from, to string) outcome {
-		r := &request{worker: &worker{broker: b, as: unknown}, dir: b.proc, began: b.moves.Load()}
+		r := &request{worker: newWorker(b, -1), began: b.names.moves()}
 		defer r.closeOpened()
 		return r.rename(unix.AT_FDCWD, from, unix.AT_FDCWD, to, 0)
 	}
@@ -322,7 +322,10 @@ func TestNoLinkComesMeanwhile(t *testing.T) {
 		"link":   {true, func(r *request, name string) outcome { return r.symlink("x", unix.AT_FDCWD, name) }},
 	} {
 		r, made := b.request(t), make(chan outcome, 1)
-		b.names.RLock()
+		release, err := b.names.hold(false)
+		if err != nil {
+			t.Fatal(err)
+		}
 		go func() { made <- row.call(r, filepath.Join(dir, what)) }()
 		waited := false
 		select {
@@ -331,7 +334,7 @@ func TestNoLinkComesMeanwhile(t *testing.T) {
 		case <-time.After(500 * time.Millisecond):
 			waited = true
 		}
-		b.names.RUnlock()
+		release()
 		must(t, what, <-made)
 		if waited != row.waits {
 			t.Errorf("%s: waited %v", what, waited)
