@@ -35,6 +35,13 @@ const (
 	tioclinux = 0x541c
 )
 
+// Requests of fcntl(2) after which others wait who open a file, see /proc/sys/fs/lease-break-time. On a file of a workspace these would be whoever works
+// in it outside.
+const (
+	fSetlease = 1024
+	fSetdeleg = 1024 + 16 // Linux 6.19
+)
+
 // syscalls may be called with any arguments, on every architecture that has them. It is what containerd's default profile
 // allows to a process with [AllowedCapabilities], which a test holds it to, without the names that only 32-bit entry points
 // have: those are closed. An architecture ignores names that it does not know.
@@ -42,7 +49,7 @@ const syscalls = `
 	accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chroot clock_adjtime clock_getres
 	clock_gettime clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
 	epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat exit exit_group
-	faccessat faccessat2 fadvise64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync
+	faccessat faccessat2 fadvise64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchownat fdatasync
 	fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futex_requeue futex_wait
 	futex_waitv futex_wake futimesat get_robust_list get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid
 	getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage
@@ -125,8 +132,13 @@ func Seccomp(arch string, asks bool) (*specs.LinuxSeccomp, error) {
 	for _, persona := range []uint64{perLinux, perLinux32, uname26, uname26 | perLinux32, personalityRead} {
 		calls = append(calls, allow("personality", specs.LinuxSeccompArg{Index: 0, Value: persona, Op: specs.OpEqualTo}))
 	}
-	for _, piece := range otherThan(tiocsti, tioclinux) {
-		calls = append(calls, allow("ioctl", specs.LinuxSeccompArg{Index: 1, Value: piece.mask, ValueTwo: piece.want, Op: specs.OpMaskedEqual}))
+	for _, c := range []struct {
+		call   string
+		others []masked
+	}{{"ioctl", otherThan(tiocsti, tioclinux)}, {"fcntl", otherThan(fSetlease, fSetdeleg)}} {
+		for _, piece := range c.others {
+			calls = append(calls, allow(c.call, specs.LinuxSeccompArg{Index: 1, Value: piece.mask, ValueTwo: piece.want, Op: specs.OpMaskedEqual}))
+		}
 	}
 	flags := uint(0)
 	if arch == "s390x" {
@@ -145,8 +157,8 @@ func Seccomp(arch string, asks bool) (*specs.LinuxSeccomp, error) {
 // A masked is all numbers whose bits in mask are those of want.
 type masked struct{ mask, want uint64 }
 
-// otherThan covers exactly the numbers whose lower 32 bits are neither a nor b, which is all that the kernel reads of an ioctl's
-// request. It is a list of what is allowed since there is no other way to say it: libseccomp forgets a rule with conditions as it
+// otherThan covers exactly the numbers whose lower 32 bits are neither a nor b, which is all that the kernel reads of the
+// second argument of ioctl(2) and fcntl(2). It is a list of what is allowed since there is no other way to say it: libseccomp forgets a rule with conditions as it
 // is given one without for the same call, knows one comparison an argument and rule, and compares "not equal" with all 64 bits, which
 // one of the upper ones gets past.
 //

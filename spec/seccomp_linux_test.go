@@ -29,7 +29,7 @@ func calls(s *specs.LinuxSeccomp) map[string][][]specs.LinuxSeccompArg {
 }
 
 // ownRules are the system calls that the profile allows with other arguments than containerd's does, or not at all.
-var ownRules = []string{"socket", "socketpair", "socketcall", "ioctl"}
+var ownRules = []string{"socket", "socketpair", "socketcall", "fcntl", "ioctl"}
 
 // onlyOn32 tells the calls that only 32-bit entry points have, by their names: a wider type than the first design had.
 func onlyOn32(name string) bool {
@@ -190,21 +190,23 @@ func matches(t *testing.T, rules [][]specs.LinuxSeccompArg, index uint, value ui
 	return false
 }
 
-// Of all 2^16 requests around terminals the two are denied, and no other.
-func TestSeccompDeniesInputIntoTerminals(t *testing.T) {
+// Of all 2^16 requests those of input into terminals and of leases are denied, and no other.
+func TestSeccompDeniesRequests(t *testing.T) {
 	profile, err := spec.Seccomp(runtime.GOARCH, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules := calls(profile)["ioctl"]
-	var denied []uint64
-	for request := range uint64(1 << 16) {
-		if !matches(t, rules, 1, request) {
-			denied = append(denied, request)
+	for call, want := range map[string][]uint64{"ioctl": {0x5412, 0x541c}, "fcntl": {0x400, 0x410}} {
+		rules := calls(profile)[call]
+		var denied []uint64
+		for request := range uint64(1 << 16) {
+			if !matches(t, rules, 1, request) {
+				denied = append(denied, request)
+			}
 		}
-	}
-	if !slices.Equal(denied, []uint64{0x5412, 0x541c}) {
-		t.Errorf("denied: %#x", denied)
+		if !slices.Equal(denied, want) {
+			t.Errorf("%s: denied: %#x", call, denied)
+		}
 	}
 }
 
