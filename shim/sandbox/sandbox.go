@@ -601,7 +601,7 @@ func Teardown(p Paths, id string) error {
 			errs = append(errs, st.Agent.Kill(), removeCgroup(st.Cgroup))
 		}
 	}
-	errs = append(errs, netns.Teardown(p.Pins, id), os.RemoveAll(p.listener(id)), os.RemoveAll(p.dir(id)))
+	errs = append(errs, netns.Teardown(p.Pins, id), os.RemoveAll(p.listener(id)), sweepShared(p.shared()), os.RemoveAll(p.dir(id)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tear down sandbox %s: %w", id, err)
 	}

@@ -22,6 +22,7 @@ func shareTrees(dir string, trees []*os.File) (files []*os.File, err error) {
 		return nil, err
 	}
 	defer release()
+	sweepUnused(dir)
 	defer func() {
 		if err != nil {
 			for _, f := range files {
@@ -29,7 +30,6 @@ func shareTrees(dir string, trees []*os.File) (files []*os.File, err error) {
 			}
 		}
 	}()
-	sweepShared(dir)
 	type place struct{ dev, ino uint64 }
 	places := map[*os.File]place{}
 	for _, t := range trees {
@@ -58,15 +58,23 @@ func shareTrees(dir string, trees []*os.File) (files []*os.File, err error) {
 
 // unshareTrees closes them, and removes those that nobody else has.
 func unshareTrees(dir string, files []*os.File) error {
-	release, err := lockShared(dir)
 	for _, f := range files {
 		f.Close()
 	}
+	return sweepShared(dir)
+}
+
+// sweepShared removes the files that nobody has.
+func sweepShared(dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	release, err := lockShared(dir)
 	if err != nil {
 		return err
 	}
 	defer release()
-	sweepShared(dir)
+	sweepUnused(dir)
 	return nil
 }
 
@@ -86,8 +94,8 @@ func lockShared(dir string) (release func(), err error) {
 	return func() { lock.Close() }, nil
 }
 
-// sweepShared removes the files that nobody has.
-func sweepShared(dir string) {
+// sweepUnused is sweepShared for who has the lock.
+func sweepUnused(dir string) {
 	found, _ := filepath.Glob(filepath.Join(dir, "*"))
 	for _, path := range found {
 		f, err := os.Open(path)
