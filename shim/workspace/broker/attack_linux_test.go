@@ -110,29 +110,43 @@ func TestANameIsJudgedWhereItLeads(t *testing.T) {
 	}
 }
 
-// TestAFileHasNoOtherNameMeanwhile takes the other name of a protected file away while a call waits that was looked up by it.
+// TestAFileHasNoOtherNameMeanwhile takes the other name of a protected file away while a call is under way that opens it by that name.
 func TestAFileHasNoOtherNameMeanwhile(t *testing.T) {
 	for _, protected := range []bool{false, true} {
-		b, dir := desk(t)
-		name := "plain"
-		if protected {
-			name = ".bashrc"
+		for _, known := range []bool{false, true} { // before its names are counted, or after
+			b, dir := desk(t)
+			name, other := "plain", filepath.Join(dir, "other")
+			if protected {
+				name = ".bashrc"
+			}
+			write(t, filepath.Join(dir, name), "text")
+			if err := os.Link(filepath.Join(dir, name), other); err != nil {
+				t.Fatal(err)
+			}
+			waiting := b.request(t)
+			fd, err := unix.Open(other, unix.O_PATH|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiting.close(fd)
+			before, err := b.identify(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			must(t, "unlink", b.request(t).unlink(unix.AT_FDCWD, other, 0))
+			o, err := b.identify(fd)
+			if err != nil || o.Nlink != 1 {
+				t.Fatalf("%+v %v", o, err)
+			}
+			if known {
+				o = before
+			}
+			out := waiting.openObject(o, unix.O_WRONLY, false)
+			if (out.errno == unix.EROFS) != protected || (out.file != 0) == protected {
+				t.Errorf("%s, known %v: got %+v", name, known, out)
+			}
+			out.close()
 		}
-		write(t, filepath.Join(dir, name), "text")
-		if err := os.Link(filepath.Join(dir, name), filepath.Join(dir, "other")); err != nil {
-			t.Fatal(err)
-		}
-		waiting := b.request(t)
-		o, err := waiting.find(filepath.Join(dir, "other"), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		must(t, "unlink", b.request(t).unlink(unix.AT_FDCWD, filepath.Join(dir, "other"), 0))
-		out := waiting.openObject(o, unix.O_WRONLY, false)
-		if (out.errno == unix.EROFS) != protected || (out.file != 0) == protected {
-			t.Errorf("%s: got %+v", name, out)
-		}
-		out.close()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -171,7 +172,7 @@ func (r *request) refuseObject(o object, also ...workspace.Kind) (outcome, bool)
 	if v := o.verdict(o.name).For(kind(o.Stat_t) == unix.S_IFDIR); v.Kind != workspace.Free && !slices.Contains(also, v.Kind) {
 		return r.refuse(o.tree, o.name, v), true
 	}
-	if kind(o.Stat_t) == unix.S_IFREG && o.Nlink > 1 {
+	if kind(o.Stat_t) == unix.S_IFREG && (o.Nlink > 1 || strings.HasSuffix(o.name, gone)) {
 		var v workspace.Verdict
 		var ok bool
 		if err := r.asOwn(func() error { v, ok = r.aliases.find(o); return nil }); err != nil {

@@ -87,12 +87,22 @@ func (r *request) find(abs string, follow bool) (object, error) {
 		return object{}, err
 	}
 	r.close(fd)
-	o := object{fd: fd}
-	if o.tree, o.name, err = r.locate(fd); err != nil || o.tree == nil {
+	return r.identify(fd)
+}
+
+// identify says what a descriptor of our own (O_PATH) is of. Its names are counted before the one is looked at by which it was found: if that goes
+// meanwhile, either the number still has it, or the name has the mark of one that is gone.
+func (b *broker) identify(fd int) (o object, err error) {
+	o.fd = fd
+	if err := unix.Fstat(fd, &o.Stat_t); err != nil {
 		return o, err
 	}
-	return o, unix.Fstat(fd, &o.Stat_t)
+	o.tree, o.name, err = b.locate(fd)
+	return o, err
 }
+
+// gone is the mark, which a file's name can also have by itself (proc_pid_fd(5)).
+const gone = " (deleted)"
 
 // locate says in which workspace a descriptor of our own lies, and where.
 func (b *broker) locate(fd int) (*tree, string, error) {
