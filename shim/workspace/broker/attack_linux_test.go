@@ -388,3 +388,14 @@ func TestALeaseMakesNobodyWait(t *testing.T) {
 	}
 	out.close()
 }
+
+// TestWhatCannotBeLookedAtMayBeThere asks for entries of a folder whose path is as long as one can be.
+func TestWhatCannotBeLookedAtMayBeThere(t *testing.T) {
+	b, dir := desk(t)
+	write(t, filepath.Join(dir, "d/HEAD"), "")
+	for long, want := range map[string]bool{"d": false, strings.Repeat("d/", maxPath/2-2) + "d": true} {
+		if got := b.trees[0].isGit(long); got != want {
+			t.Errorf("a folder with a path of %d bytes is a git directory: %v", len(long), got)
+		}
+	}
+}

@@ -36,11 +36,11 @@ func (t *tree) openFolder(name string) (int, error) {
 	return unix.Openat2(t.fd, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: resolve})
 }
 
-// has reports whether a folder has an entry, or may have one that the caller cannot see.
+// has reports whether a folder has an entry, or may have one that the caller cannot see, or that has too long a path to be looked at.
 func (t *tree) has(dir, entry string) bool {
 	var st unix.Stat_t
 	err := unix.Fstatat(t.fd, dir+"/"+entry, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil || errors.Is(err, unix.EACCES)
+	return !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR)
 }
 
 // isGit reports whether the folder is a git directory by what it holds.
