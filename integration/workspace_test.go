@@ -69,6 +69,10 @@ var attacks = []struct{ name, script, leaves string }{
 		"another configuration by commondir",
 		`cp -r .git/objects .git/refs .; printf '[remote "o"]\n\turl = planted\n' >config; echo .. >.git/commondir; sleep .2; git config remote.o.url >got`, "got",
 	},
+	{
+		"a repository behind one that is none any more",
+		`printf '[remote "o"]\n\turl = planted\n' >config; mkdir refs objects; cp .git/HEAD .; mv .git/HEAD .git/h; git config remote.o.url >got`, "got",
+	},
 	{"the project's policy", `echo planted >.cofferdam.yaml`, ".cofferdam.yaml"},
 	{"what the policy has read-only", `echo planted >frozen/x`, "frozen/x"},
 	{

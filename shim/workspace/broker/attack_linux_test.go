@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -212,6 +213,25 @@ func TestAConfigurationIsNotSetAside(t *testing.T) {
 	}
 	must(t, "a worktree's refs", mkdir(".git/worktrees/w/refs"))
 	must(t, "a worktree's commondir", move(".git/worktrees/w/commondir"))
+}
+
+// TestNoGitDirectoryLiesBehindAnotherOne makes the folder of a working tree one that git takes for a repository once .git is none.
+func TestNoGitDirectoryLiesBehindAnotherOne(t *testing.T) {
+	for _, last := range []string{"HEAD", "refs", "objects"} {
+		for _, other := range []string{".git", "git"} {
+			b, dir := desk(t)
+			write(t, filepath.Join(dir, other, "HEAD"), "ref: refs/heads/main\n")
+			var out outcome
+			for _, name := range append(slices.DeleteFunc([]string{"HEAD", "refs", "objects"}, func(s string) bool { return s == last }), last) {
+				if out = b.request(t).mkdir(unix.AT_FDCWD, filepath.Join(dir, name), 0o755); out.errno != 0 {
+					break
+				}
+			}
+			if (out.errno == unix.EROFS) != (other == ".git") {
+				t.Errorf("%s last, beside %s: %+v", last, other, out)
+			}
+		}
+	}
 }
 
 // TestAGitDirectoryMoves moves one that is known by what it holds, and folders with some in them.

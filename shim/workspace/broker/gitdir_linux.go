@@ -14,6 +14,10 @@ import (
 // hooks. The names are locked.
 func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
 	with := func(entry string) bool { return strings.EqualFold(entry, e.base) || e.has(e.dir, entry) }
+	if with("HEAD") && (with("refs") || with("commondir")) && e.has(e.dir, ".git") {
+		// An agent can spoil the one that has the name, as by what its HEAD says.
+		return protected(e.base, "git would find that one where it does not find one named .git"), nil
+	}
 	if strings.EqualFold(path.Base(e.dir), ".git") || e.isGit(e.dir) || !workspace.IsGit(with) {
 		return free, nil
 	}
