@@ -73,6 +73,7 @@ var attacks = []struct{ name, script, leaves string }{
 		"a repository behind one that is none any more",
 		`printf '[remote "o"]\n\turl = planted\n' >config; mkdir refs objects; cp .git/HEAD .; mv .git/HEAD .git/h; git config remote.o.url >got`, "got",
 	},
+	{"a repository of jj's somewhere else", `mkdir .jj x; echo "planted/../x" >.jj/repo; sleep .1`, ".jj/repo"},
 	{"the project's policy", `echo planted >.cofferdam.yaml`, ".cofferdam.yaml"},
 	{"what the policy has read-only", `echo planted >frozen/x`, "frozen/x"},
 	{

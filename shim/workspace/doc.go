@@ -13,8 +13,8 @@
 //
 //   - A git directory is one named .git, or one that holds what git knows a repository by, see [IsGit].
 //   - Its config and config.worktree are [GitConfig]: they change only if what is new in the text is harmless (package gitconfig).
-//   - A .git file and commondir, by which git finds one, are [GitLink]: see [JudgeLink]. Neither is a symbolic link, nor is there one in a directory named
-//     .git that leads out of it, see [Judge.JudgeSymlink].
+//   - A .git file and commondir, by which git finds one, are [GitLink]: see [JudgeLink]. So is that by which jj finds its repository. None
+//     is a symbolic link, nor is there one in a directory named .git that leads out of it, see [Judge.JudgeSymlink].
 //   - Its hooks are those that a person has put there, and beside them such that git does not run: *.sample. The folders from which old
 //     versions of git take remotes stay empty.
 //

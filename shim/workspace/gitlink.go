@@ -8,7 +8,7 @@ import (
 )
 
 // JudgeLink says whether a file at name, relative to the workspace, may have a text by which git finds a git directory: one called .git in a
-// submodule or a further worktree (gitrepository-layout(5)), or one called commondir in the git directory of the latter. top is the workspace's absolute path.
+// submodule or a further worktree (gitrepository-layout(5)), or one called commondir in the git directory of the latter. One called repo in a folder .jj, by which jj finds a repository, has none. top is the workspace's absolute path.
 //
 // Whoever follows the text outside must come to where it leads inside, at any time: so it goes through names alone that cannot come to be
 // symbolic links. Those are the folders above the file, which are there as long as the file is, and what lies in a directory named .git.
@@ -21,6 +21,9 @@ func JudgeLink(name, text, top string) error {
 		return errors.New("it has control characters")
 	}
 	dir := path.Dir(name)
+	if lower(path.Base(name)) == "repo" {
+		return errors.New("it leads to a repository somewhere else")
+	}
 	if lower(path.Base(name)) == "commondir" {
 		// Anywhere else it would put another configuration in the place of the one that a repository has.
 		parts := strings.Split(dir, "/")

@@ -61,6 +61,10 @@ func TestJudgeLink(t *testing.T) {
 		{".git/worktrees/w/commondir", ".", false},
 		{".git/worktrees/w/commondir", "/work/.git", false},
 		{"COMMONDIR", "..", false},
+
+		{".jj/repo", "", true},
+		{".jj/repo", "../../.jj/repo", false},
+		{"a/.jj/repo", "/tmp/x", false},
 	} {
 		if err := JudgeLink(row.name, row.text, "/work"); (err == nil) != row.may {
 			t.Errorf("%s with %q: %v", row.name, row.text, err)
@@ -109,7 +113,7 @@ func TestNoSymlinkIsOnTheWay(t *testing.T) {
 		".cargo":         Protected, // .cargo/config.toml
 		"a/.GitHub":      Protected,
 		".jj":            Protected,
-		".jj/repo":       Protected,
+		".jj/repo":       GitLink,
 		".jj/repo/store": Free,
 		"kept":           Protected,
 		"a/kept":         Free,
@@ -125,7 +129,7 @@ func TestNoSymlinkIsOnTheWay(t *testing.T) {
 				t.Errorf("%s to %s: %+v", name, target, v)
 			}
 		}
-		if v := j.Judge(name, isGit); v.Kind != Free && name != "kept/ab/c" {
+		if v := j.Judge(name, isGit).For(true); v.Kind != Free && name != "kept/ab/c" {
 			t.Errorf("%s is no folder that may be there: %+v", name, v)
 		}
 	}

@@ -326,6 +326,10 @@ func judgeGit(name string, parts []string, isGit func(dir string) bool) (Verdict
 	switch parts[last] {
 	case ".git", "commondir":
 		return Verdict{GitLink, parts[last], "git finds a git directory by what it says"}, last + 1
+	case "repo":
+		if last > 0 && parts[last-1] == ".jj" {
+			return Verdict{GitLink, ".jj/repo", "jj finds a repository, and its configuration, by what it says"}, last + 1
+		}
 	}
 	return Verdict{Kind: Free}, 0
 }
