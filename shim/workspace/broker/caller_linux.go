@@ -16,7 +16,7 @@ type caller struct {
 }
 
 // callers are some whose calls a worker has answered last.
-type callers [16]caller
+type callers [8]caller
 
 // errGone says that the thread that has made a call is gone, or out of our sight.
 var errGone = errors.New("the caller is gone")
