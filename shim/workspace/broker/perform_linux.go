@@ -104,7 +104,7 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	leased := false
 	defer func() { // once the names are released
 		if leased {
-			time.Sleep(leaseWait)
+			<-time.After(leaseWait)
 		}
 	}()
 	release, ok := r.hold(false)
