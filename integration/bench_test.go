@@ -128,24 +128,38 @@ func BenchmarkRun(b *testing.B) {
 				b.ReportMetric(float64(median(theirs[1]).Microseconds())/1000, "srt-ms")
 				b.ReportMetric(float64(median(theirs[1]))/float64(median(ours)), "times-faster-than-srt")
 
-				cmd := p.command(b, "run", "sleep", "3600")
-				if err := cmd.Start(); err != nil {
-					b.Fatal(err)
-				}
-				<-time.After(2 * time.Second) // idle is what it is once the start has been tidied up
-				pids := []int{cmd.Process.Pid}
-				pids = append(pids, children(b, pids, "cofferdam-proxy")...)
-				pids = append(pids, children(b, pids[:1], "memfd:runc_cloned:cofferdam-init (deleted)")...)
-				if len(pids) != 3 {
-					b.Fatalf("%d processes", len(pids))
-				}
-				b.ReportMetric(float64(pss(b, pids)), "idle-KiB")
-				_ = cmd.Process.Kill()
-				_ = cmd.Wait()
+				b.ReportMetric(float64(idle(b, p, "sleep 3600", "cofferdam-proxy", initProgram)), "idle-KiB")
+				b.ReportMetric(float64(idle(b, p, "touch x; sleep 3600", "cofferdam-proxy", initProgram, broker)), "idle-KiB-after-a-write")
 			}
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// Programs of a sandbox as /proc has them.
+const (
+	initProgram = "memfd:runc_cloned:cofferdam-init (deleted)"
+	broker      = "cofferdam-broker"
+)
+
+// idle is what an idle sandbox takes once its agent has done something, in KiB of `cofferdam run` and one process of each of the programs.
+func idle(b *testing.B, p person, script string, programs ...string) int64 {
+	b.Helper()
+	cmd := p.command(b, "run", "sh", "-c", script)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	<-time.After(2 * time.Second) // idle is what it is once the start has been tidied up
+	pids := []int{cmd.Process.Pid}
+	for _, program := range programs {
+		pids = append(pids, children(b, pids[:1], program)...)
+	}
+	if len(pids) != 1+len(programs) {
+		b.Fatalf("%d processes", len(pids))
+	}
+	return pss(b, pids)
 }
 
 // inMemory has a folder be empty and in memory for the rest of a benchmark.

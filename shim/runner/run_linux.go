@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -167,7 +166,7 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	defer func() { <-collected }()
 	quiet := time.AfterFunc(quietTime, func() {
 		sb.Watch(ctx)
-		debug.FreeOSMemory()
+		settle()
 	})
 	defer quiet.Stop()
 	return c.wait(signals)
