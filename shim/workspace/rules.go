@@ -120,22 +120,22 @@ func (j *Judge) add(text string, kind Kind, reason string, rank int) error {
 }
 
 func compile(text string) (pattern, error) {
-	fail := func(why string) (pattern, error) { return pattern{}, fmt.Errorf("pattern %q: %s", text, why) }
+	fail := func(why string) error { return fmt.Errorf("pattern %q: %s", text, why) }
 	p := pattern{text: text}
 	rest, top := strings.CutPrefix(text, "/")
 	p.top = top
 	switch {
 	case rest == "":
-		return fail("it names nothing")
+		return pattern{}, fail("it names nothing")
 	case len(text) > maxPattern:
-		return fail("it is too long")
+		return pattern{}, fail("it is too long")
 	case strings.ContainsAny(text, "[\\\x00"):
-		return fail(`it has one of "[", "\" or a zero byte`)
+		return pattern{}, fail(`it has one of "[", "\" or a zero byte`)
 	}
 	for text := range strings.SplitSeq(lower(rest), "/") {
 		switch text {
 		case "", ".", "..":
-			return fail(`a component is empty, "." or ".."`)
+			return pattern{}, fail(`a component is empty, "." or ".."`)
 		}
 		p.parts = append(p.parts, compilePart(text))
 	}
