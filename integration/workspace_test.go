@@ -74,6 +74,11 @@ var attacks = []struct{ name, script, leaves string }{
 		`printf '[remote "o"]\n\turl = planted\n' >config; mkdir refs objects; cp .git/HEAD .; mv .git/HEAD .git/h; git config remote.o.url >got`, "got",
 	},
 	{"a repository of jj's somewhere else", `mkdir .jj x; echo "planted/../x" >.jj/repo; sleep .1`, ".jj/repo"},
+	{
+		"a configuration of a worktree before there is one",
+		`git worktree add -q wt; d=.git/worktrees/wt; cp $d/commondir c; rm $d/commondir; printf '[core]\n\tfsmonitor = planted\n' >$d/config.worktree; perl -e 'rename "c", $ARGV[0]' $d/commondir; [ ! -e $d/commondir ] || cat $d/config.worktree >got`,
+		"got",
+	},
 	{"the project's policy", `echo planted >.cofferdam.yaml`, ".cofferdam.yaml"},
 	{"what the policy has read-only", `echo planted >frozen/x`, "frozen/x"},
 	{

@@ -215,6 +215,32 @@ func TestAConfigurationIsNotSetAside(t *testing.T) {
 	must(t, "a worktree's commondir", move(".git/worktrees/w/commondir"))
 }
 
+// TestATextMakesAGitDirectory puts the text in its place that is the last of what a worktree's folder needs, beside what was written there while it was
+// none; and takes one away to be a text somewhere else.
+func TestATextMakesAGitDirectory(t *testing.T) {
+	for _, row := range []struct {
+		config string
+		may    bool
+	}{{"[transfer]\n\tfsckObjects = true\n", false}, {"[user]\n\tname = x\n", true}} {
+		b, dir := desk(t)
+		write(t, filepath.Join(dir, ".git/worktrees/w/HEAD"), "ref: refs/heads/x\n")
+		write(t, filepath.Join(dir, ".git/worktrees/w/config.worktree"), row.config)
+		write(t, filepath.Join(dir, "new"), "../..\n")
+		move := func(from, to string) outcome {
+			return b.request(t).rename(unix.AT_FDCWD, filepath.Join(dir, from), unix.AT_FDCWD, filepath.Join(dir, to), 0)
+		}
+		if out := move("new", ".git/worktrees/w/commondir"); (out.errno == 0) != row.may {
+			t.Errorf("with %q: %+v", row.config, out)
+		}
+		write(t, filepath.Join(dir, ".git/worktrees/v/HEAD"), "")
+		write(t, filepath.Join(dir, ".git/worktrees/v/commondir"), "../..\n")
+		write(t, filepath.Join(dir, ".git/worktrees/v/config.worktree"), row.config)
+		if out := move(".git/worktrees/v/HEAD", ".git/config"); (out.errno == 0) != row.may {
+			t.Errorf("out of one with %q: %+v", row.config, out)
+		}
+	}
+}
+
 // TestNoGitDirectoryLiesBehindAnotherOne makes the folder of a working tree one that git takes for a repository once .git is none.
 func TestNoGitDirectoryLiesBehindAnotherOne(t *testing.T) {
 	for _, last := range []string{"HEAD", "refs", "objects"} {

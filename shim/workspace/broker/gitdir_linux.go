@@ -10,6 +10,31 @@ import (
 	"cofferdam.dev/cofferdam/shim/workspace"
 )
 
+// refuseBecoming judges that something of e's name comes to its folder. The names are locked, if it is such a name.
+func (r *request) refuseBecoming(e entry) (outcome, bool) {
+	if !workspace.MakesGit(e.base) {
+		return outcome{}, false
+	}
+	v, err := r.becomesGit(e)
+	return r.refuseUnlessFree(e, v, err)
+}
+
+// refuseCeasing judges that e goes from its folder.
+func (r *request) refuseCeasing(e entry, happened *[]func()) (outcome, bool) {
+	v, err := r.ceasesGit(e, happened)
+	return r.refuseUnlessFree(e, v, err)
+}
+
+func (r *request) refuseUnlessFree(e entry, v workspace.Verdict, err error) (outcome, bool) {
+	switch {
+	case err != nil:
+		return failed(err), true
+	case v.Kind != workspace.Free:
+		return r.refuse(e.tree, e.name(), v), true
+	}
+	return outcome{}, false
+}
+
 // becomesGit judges what makes e's folder a git directory, which it was not before: what lies there already is then its configuration and its
 // hooks. The names are locked.
 func (r *request) becomesGit(e entry) (workspace.Verdict, error) {

@@ -247,12 +247,8 @@ func (r *request) make(e entry, what making, do func(workspace.Verdict, credenti
 	if !ok {
 		return stale
 	}
-	if workspace.MakesGit(e.base) {
-		if v, err := r.becomesGit(e); err != nil {
-			return failed(err)
-		} else if v.Kind != workspace.Free {
-			return r.refuse(e.tree, e.name(), v)
-		}
+	if out, refused := r.refuseBecoming(e); refused {
+		return out
 	}
 	v := e.verdict(e.name()).For(what.folder)
 	if what.link != "" {
@@ -387,10 +383,8 @@ func (r *request) unlink(fd int, name string, flags int) outcome {
 		return r.refuse(e.tree, e.name(), v)
 	}
 	var also []func()
-	if v, err := r.ceasesGit(e, &also); err != nil {
-		return failed(err)
-	} else if v.Kind != workspace.Free {
-		return r.refuse(e.tree, e.name(), v)
+	if out, refused := r.refuseCeasing(e, &also); refused {
+		return out
 	}
 	if err := unix.Unlinkat(e.parent, e.base, flags); err != nil {
 		return failed(err)

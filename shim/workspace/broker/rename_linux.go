@@ -45,10 +45,8 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 		return out
 	}
 	if flags&unix.RENAME_EXCHANGE == 0 {
-		if v, err := r.ceasesGit(from, &happened); err != nil {
-			return failed(err)
-		} else if v.Kind != workspace.Free {
-			return r.refuse(from.tree, from.name(), v)
+		if out, refused := r.refuseCeasing(from, &happened); refused {
+			return out
 		}
 	} else {
 		other, err := to.stat()
@@ -77,12 +75,8 @@ func (r *request) rename(oldFD int, oldName string, newFD int, newName string, f
 // refuseMove judges a move at both ends, of a folder with all that it holds: nothing may leave a protected place or come to one. What is
 // to be done once it has happened is added to happened.
 func (r *request) refuseMove(from, to entry, moved unix.Stat_t, happened *[]func()) (outcome, bool) {
-	if workspace.MakesGit(to.base) {
-		if v, err := r.becomesGit(to); err != nil {
-			return failed(err), true
-		} else if v.Kind != workspace.Free {
-			return r.refuse(to.tree, to.name(), v), true
-		}
+	if out, refused := r.refuseBecoming(to); refused {
+		return out, true
 	}
 	isGit := func(dir string) bool { // once it has happened
 		if rest, ok := strings.CutPrefix(dir+"/", to.name()+"/"); ok {
@@ -221,10 +215,17 @@ func (r *request) moveText(from, to entry, moved unix.Stat_t, v workspace.Verdic
 	if err != nil {
 		return failed(err)
 	}
-	happened, err := r.texts.judge(to, text)
+	f, err := r.texts.judge(to, text)
 	if err != nil {
 		v.Reason = err.Error()
 		return r.refuse(to.tree, to.name(), v)
+	}
+	happened := []func(){f}
+	if out, refused := r.refuseBecoming(to); refused {
+		return out
+	}
+	if out, refused := r.refuseCeasing(from, &happened); refused {
+		return out
 	}
 	if err := copyOf(from, text, moved.Mode); err != nil {
 		return failed(err)
@@ -232,7 +233,9 @@ func (r *request) moveText(from, to entry, moved unix.Stat_t, v workspace.Verdic
 	if err := unix.Renameat2(from.parent, from.base, to.parent, to.base, 0); err != nil {
 		return failed(err)
 	}
-	happened()
+	for _, f := range happened {
+		f()
+	}
 	r.report.removed(from.name())
 	r.report.changed(to.name())
 	return outcome{}
