@@ -18,9 +18,10 @@ import (
 	"cofferdam.dev/cofferdam/integration/lab"
 )
 
-// The ids of somebody whom the host has given some: the last one of them is the proxy's.
+// The ids of somebody whom the host has given some: the last one of them is the proxy's. The number is above those that useradd gives, and within an
+// image's.
 const (
-	rangedID    = 4713
+	rangedID    = 64713
 	firstSub    = 300000
 	subs        = 1 << 16
 	proxyOfSubs = firstSub + subs - 1
