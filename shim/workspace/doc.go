@@ -6,8 +6,9 @@
 //
 // # Names
 //
-// A protected place is known by its name, at any depth, whether it exists or not, and without regard to the case of ASCII letters: some
-// file systems have none. What lies below it is protected with it. No symbolic link has the name of a folder on the way to it, see [Judge.JudgeSymlink].
+// A protected place is known by its name, at any depth, whether it exists or not, and without regard to the case of ASCII letters, and to
+// what some file systems take for one of them or for nothing. What lies below it is protected with it. No symbolic link has the name of a
+// folder on the way to it, see [Judge.JudgeSymlink].
 //
 // git needs more than names, since it works on its own files, and since any folder can be a repository:
 //

@@ -5,6 +5,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Rules are what a policy says about the places of a workspace; the zero value is what [BuiltIn] says. Patterns are relative to the
@@ -142,21 +144,34 @@ func compile(text string) (pattern, error) {
 	return p, nil
 }
 
-// lower has the ASCII letters of s in lower case, and the rest as it is.
+// lower has the ASCII letters of s in lower case, also where some file system takes another character for one, and leaves out what some take for
+// nothing.
 func lower(s string) string {
 	for i := range len(s) {
-		if s[i] >= 'A' && s[i] <= 'Z' {
-			b := []byte(s)
-			for i, c := range b {
-				if c >= 'A' && c <= 'Z' {
-					b[i] = c + 'a' - 'A'
-				}
-			}
-			return string(b)
+		if s[i] >= 'A' && s[i] <= 'Z' || s[i] >= utf8.RuneSelf {
+			return strings.Map(fold, s)
 		}
 	}
 	return s
 }
+
+func fold(c rune) rune {
+	switch {
+	case c >= 'A' && c <= 'Z':
+		return c + 'a' - 'A'
+	case c < utf8.RuneSelf:
+	case c == '\u017f': // long s
+		return 's'
+	case c == '\u212a': // kelvin sign
+		return 'k'
+	case unicode.In(c, unicode.Cf, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector):
+		return -1
+	}
+	return c
+}
+
+// SameName reports whether two names can be one: in some file system they are.
+func SameName(a, b string) bool { return lower(a) == lower(b) }
 
 // matches returns how many of the parts, from the i-th on, the pattern covers, or 0.
 func (p *pattern) matches(parts []string, i int) int {

@@ -72,6 +72,13 @@ func TestJudge(t *testing.T) {
 		{path: "packages/a/.vscode/x", want: Protected},
 		{path: ".VSCode", want: Protected},
 		{path: ".vscodes", want: Free},
+		{path: ".v\u017fcode/x", want: Protected}, // as some file systems see it
+		{path: ".hus\u212ay", want: Protected},
+		{path: "a/.g\u200cit/config", want: GitConfig},
+		{path: ".git/hoo\ufe0fks/pre-push", want: Protected},
+		{path: "\u00ad/x", want: Free},
+		{path: ".vscod\u00e9", want: Free},
+		{path: ".vscod\xff", want: Free},
 		{path: "x.code-workspace", want: Protected},
 		{path: "deep/er/x.CODE-workspace", want: Protected},
 		{path: ".github", want: Free},
@@ -114,6 +121,23 @@ func TestJudge(t *testing.T) {
 		}
 		if v.Kind != Free && (v.Pattern == "" || v.Reason == "") {
 			t.Errorf("%s: refused without a reason: %+v", test.path, v)
+		}
+	}
+}
+
+func TestSameName(t *testing.T) {
+	for _, row := range []struct {
+		a, b string
+		want bool
+	}{
+		{"HEAD", "head", true},
+		{"ref\u017f", "refs", true},
+		{"HE\u200bAD", "HEAD", true},
+		{"HEAD", "HEADS", false},
+		{"r\u00e9fs", "refs", false},
+	} {
+		if SameName(row.a, row.b) != row.want || row.want && !MakesGit(row.a) {
+			t.Errorf("%q and %q: %v", row.a, row.b, !row.want)
 		}
 	}
 }

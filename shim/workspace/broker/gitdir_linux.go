@@ -38,12 +38,12 @@ func (r *request) refuseUnlessFree(e entry, v workspace.Verdict, err error) (out
 // becomesGit judges what makes e's folder a git directory, which it was not before: what lies there already is then its configuration and its
 // hooks. The names are locked.
 func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
-	with := func(entry string) bool { return strings.EqualFold(entry, e.base) || e.has(e.dir, entry) }
+	with := func(entry string) bool { return workspace.SameName(entry, e.base) || e.has(e.dir, entry) }
 	if with("HEAD") && (with("refs") || with("commondir")) && e.has(e.dir, ".git") {
 		// An agent can spoil the one that has the name, as by what its HEAD says.
 		return protected(e.base, "git would find that one where it does not find one named .git"), nil
 	}
-	if strings.EqualFold(path.Base(e.dir), ".git") || e.isGit(e.dir) || !workspace.IsGit(with) {
+	if workspace.SameName(path.Base(e.dir), ".git") || e.isGit(e.dir) || !workspace.IsGit(with) {
 		return free, nil
 	}
 	v, err := eachConfig(e, func(config entry, mode uint32) (workspace.Verdict, error) {
@@ -73,8 +73,8 @@ func (r *request) becomesGit(e entry) (workspace.Verdict, error) {
 // ceasesGit judges what takes away the entry that makes e's folder a git directory: all that is protected in there would be free. So it must be
 // such that it may go. What is to be done once it has happened is added to happened. The names are locked.
 func (r *request) ceasesGit(e entry, happened *[]func()) (workspace.Verdict, error) {
-	without := func(entry string) bool { return !strings.EqualFold(entry, e.base) && e.has(e.dir, entry) }
-	if !workspace.MakesGit(e.base) || strings.EqualFold(path.Base(e.dir), ".git") || !e.isGit(e.dir) || workspace.IsGit(without) {
+	without := func(entry string) bool { return !workspace.SameName(entry, e.base) && e.has(e.dir, entry) }
+	if !workspace.MakesGit(e.base) || workspace.SameName(path.Base(e.dir), ".git") || !e.isGit(e.dir) || workspace.IsGit(without) {
 		return free, nil
 	}
 	v, err := eachConfig(e, func(config entry, _ uint32) (workspace.Verdict, error) {
@@ -149,7 +149,7 @@ var errUsed = errors.New("git would use what lies in there")
 // unused returns errUsed if git would use what lies in one of its folders.
 func (e entry) unused() error {
 	return walkFolder(e.parent, e.base, func(below string, what uint32) error {
-		if what != unix.S_IFREG || strings.Contains(below, "/") || !strings.HasSuffix(below, ".sample") || !strings.EqualFold(e.base, "hooks") {
+		if what != unix.S_IFREG || strings.Contains(below, "/") || !strings.HasSuffix(below, ".sample") || !workspace.SameName(e.base, "hooks") {
 			return errUsed
 		}
 		return nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -124,8 +123,8 @@ func (t *texts) remember(p place, was, is []byte) (happened func(), err error) {
 
 // judge judges a text in the place of another one; nil: of none, or that it goes.
 func judge(e entry, was, is []byte) error {
-	switch strings.ToLower(e.base) {
-	case "config", "config.worktree":
+	switch {
+	case workspace.SameName(e.base, "config"), workspace.SameName(e.base, "config.worktree"):
 		dir := e.dir
 		if dir == "." { // a bare repository; it is nobody's submodule
 			dir = ".git"
@@ -135,7 +134,7 @@ func judge(e entry, was, is []byte) error {
 		if is == nil || was != nil && bytes.Equal(was, is) {
 			return nil
 		}
-		if strings.EqualFold(e.base, "commondir") && e.has(e.dir, "config") {
+		if workspace.SameName(e.base, "commondir") && e.has(e.dir, "config") {
 			return errors.New("git would not read the configuration beside it any more")
 		}
 		return workspace.JudgeLink(e.name(), string(is), e.at)
