@@ -136,13 +136,14 @@ func judgeName(before, after []entry, s state) *RefusedError {
 // state is what the checks of values know beside the value.
 type state struct {
 	gitDir  string
+	existed bool            // the old text had entries
 	remotes map[string]bool // that the old text has any entry of
 	trusted map[string]bool // those that commands without a remote's name use: origin, the only one, what a branch follows
 	exists  map[string]bool // remotes with a url in the new text
 }
 
 func newState(before, after []entry, gitDir string) state {
-	s := state{gitDir: gitDir, remotes: map[string]bool{}, trusted: map[string]bool{}, exists: map[string]bool{}}
+	s := state{gitDir: gitDir, existed: len(before) > 0, remotes: map[string]bool{}, trusted: map[string]bool{}, exists: map[string]bool{}}
 	for _, e := range before {
 		switch section, sub, key, hasSub := e.split(); {
 		case section == "remote" && hasSub:

@@ -275,3 +275,30 @@ func TestFollowAcrossSessions(t *testing.T) {
 		}
 	}
 }
+
+func TestWorktreeOfASubmodule(t *testing.T) {
+	const core = "[core]\n\tbare = false\n"
+	at := func(v string) string { return core + "\tworktree = " + v + "\n" }
+	for _, row := range []struct {
+		old, new, dir string
+		may           bool
+	}{
+		{"", at("../../../m"), "a/.git/modules/m", true},
+		{"", at("../../../elsewhere"), "a/.git/modules/m", true},
+		{"", at("/m"), "a/.git/modules/m", false},
+		{"", at("../../../../../m"), "a/.git/modules/m", false},
+		{at("../../../m"), at("../../../.vscode"), "a/.git/modules/m", false},
+		{at("../../../m"), core, "a/.git/modules/m", true}, // deinit
+		{core, at("../../../m"), "a/.git/modules/m", true},
+		{core, at("../../../.vscode"), "a/.git/modules/m", false},
+		{at("../../../moved"), at("../../../m"), "a/.git/modules/m", true},
+		{at("../../../moved"), at("../../../moved") + "[user]\n\tname = x\n", "a/.git/modules/m", true},
+		{core, at("../../../../a/b"), ".git/modules/a/b", true},
+		{core, at("../../../../../a/b"), ".git/modules/a/modules/b", true},
+		{core, at("../../../../m"), ".git/worktrees/w/modules/m", false},
+	} {
+		if err := Judge([]byte(row.old), []byte(row.new), row.dir); (err == nil) != row.may {
+			t.Errorf("%s: %q to %q: %v", row.dir, row.old, row.new, err)
+		}
+	}
+}

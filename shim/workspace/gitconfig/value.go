@@ -74,7 +74,7 @@ func (r row) check(e entry, s state) string {
 	case remote:
 		return checkFollow(v, s)
 	case worktree:
-		return checkWorktree(v, s.gitDir)
+		return checkWorktree(v, s)
 	}
 	if !ok {
 		return "has a value that may not come from here: allowed is " + r.expect()

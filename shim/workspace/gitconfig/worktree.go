@@ -8,7 +8,8 @@ import (
 
 // checkWorktree judges core.worktree. git checks files out there, whoever owns the place, and follows the path link by link from the git directory. Only a
 // submodule has need of it: its git directory lies in that of the repository around it, as .git/modules/NAME, or in that of one of its further worktrees.
-func checkWorktree(v, gitDir string) string {
+func checkWorktree(v string, s state) string {
+	gitDir := s.gitDir
 	parts := strings.Split(gitDir, "/")
 	git := slices.Index(parts, ".git")
 	if git < 0 || !slices.Contains(parts[git:len(parts)-1], "modules") {
@@ -28,7 +29,19 @@ func checkWorktree(v, gitDir string) string {
 	if slices.ContainsFunc(strings.Split(place, "/"), isDotGit) {
 		return "must not be a git directory"
 	}
+	if s.existed && place != ownPlace(gitDir) {
+		return "must be where the submodule's name says: the owner's next checkout in it would write somewhere else"
+	}
 	return ""
+}
+
+// ownPlace is where a submodule's files lie that lies where its name says, as it does unless somebody has moved it: .git/modules/a/b is of a/b.
+func ownPlace(gitDir string) string {
+	super, below, ok := strings.Cut("/"+gitDir, "/.git/modules/")
+	if !ok {
+		return ""
+	}
+	return path.Join(strings.TrimPrefix(super, "/"), strings.ReplaceAll(below, "/modules/", "/"))
 }
 
 // isDotGit takes every name for .git that some file system does: without regard to case, with characters that HFS+ ignores, and Windows' short form.
