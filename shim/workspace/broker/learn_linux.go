@@ -48,11 +48,35 @@ func (t *tree) learnLink(proc int, name, reason string) error {
 	if !errors.Is(err, unix.ELOOP) {
 		return nil // what is not there is protected by its name
 	}
-	target, err := t.target(proc, name)
-	if err != nil || target == "." {
-		return nil // it leads out of the workspace, where the agent does not write, or nowhere
+	for _, place := range t.leads(proc, name) {
+		if place == "." {
+			continue
+		}
+		if err := t.judge.Protect("/"+escape(place), reason+" (by way of "+name+")"); err != nil {
+			return err
+		}
 	}
-	return t.judge.Protect("/"+escape(target), reason+" (by way of "+name+")")
+	return nil
+}
+
+// leads is where a name leads in the workspace, also to what is not there yet.
+func (t *tree) leads(proc int, name string) (places []string) {
+	target, err := t.target(proc, name)
+	if !errors.Is(err, unix.ENOENT) {
+		if err == nil { // else it leads out of the workspace, where the agent does not write
+			places = []string{target}
+		}
+		return places
+	}
+	if text, err := readlink(t.fd, name); err == nil {
+		return t.places(path.Dir(name), text)
+	}
+	if dir := path.Dir(name); dir != "." {
+		for _, place := range t.leads(proc, dir) {
+			places = append(places, path.Join(place, path.Base(name)))
+		}
+	}
+	return places
 }
 
 // target resolves a name within the workspace, as an absolute path would be resolved in the sandbox.

@@ -37,6 +37,12 @@ func TestWhatAConfigurationNamesIsProtected(t *testing.T) {
 	if err := os.Symlink("real", filepath.Join(dir, "linked")); err != nil {
 		t.Fatal(err)
 	}
+	write(t, filepath.Join(dir, "own/x"), "")
+	for link, target := range map[string]string{".vscode": "conf/vs", ".idea": dir + "/conf/idea", ".zed": "../outside", ".cargo": "own", ".hg": "gone"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := tree.learn(b.proc); err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +57,14 @@ func TestWhatAConfigurationNamesIsProtected(t *testing.T) {
 		"linked":                 workspace.Protected,
 		"real":                   workspace.Protected,
 		"sh":                     workspace.Protected, // who has a file of a command's name may mean it
+
+		"conf/vs/tasks.json": workspace.Protected, // where links lead that lead nowhere yet
+		"conf/idea":          workspace.Protected,
+		"conf":               workspace.Free,
+		"own/config.toml":    workspace.Protected,
+		"own/x":              workspace.Free,
+		"gone/hgrc":          workspace.Protected,
+		"outside":            workspace.Free,
 
 		"tools/gone.sh":  workspace.Free,
 		"tools/other.sh": workspace.Free,
