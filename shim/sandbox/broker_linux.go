@@ -158,6 +158,10 @@ func (d *doorkeeper) run() (err error) {
 	if err := <-result; err != nil {
 		return errors.Join(fmt.Errorf("start broker: %w", err), control.Close())
 	}
+	// The broker's copies are to be the last ones: what it has locked when it is killed is free then, for the brokers of other sandboxes.
+	for _, f := range d.files.Shared {
+		f.Close()
+	}
 	d.control, d.exited = control, over
 	return nil
 }
