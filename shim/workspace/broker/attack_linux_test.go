@@ -387,11 +387,14 @@ func TestNoLinkComesMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() { made <- row.call(r, filepath.Join(dir, what)) }()
-		waited := false
+		waited, patience := false, 10*time.Second
+		if row.waits {
+			patience = 200 * time.Millisecond
+		}
 		select {
 		case out := <-made:
 			made <- out
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(patience):
 			waited = true
 		}
 		release()
