@@ -7,8 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/integration/ctrd"
 )
@@ -237,7 +240,7 @@ func TestEverydayWorkInAWorkspace(t *testing.T) {
 	})
 }
 
-// A broker that is gone leaves the workspace read-only, and the agent alive.
+// A broker that is gone leaves the workspace read-only, and the agent alive. The names that it held are free for the broker of another sandbox.
 func TestAWorkspaceWithoutItsBroker(t *testing.T) {
 	eachPerson(t, func(t *testing.T, p person) {
 		cmd := p.command(t, "run", "--name", "without-broker", "sh", "-c", "echo a >a; echo ready; read x; echo b >b; echo c >/tmp/c; cat a")
@@ -246,8 +249,20 @@ func TestAWorkspaceWithoutItsBroker(t *testing.T) {
 		if _, err := out.Read(b); err != nil {
 			t.Fatal(err)
 		}
-		if err := exec.Command("pkill", "-9", "-f", "^cofferdam-broker run:without-broker").Run(); err != nil {
+		found, err := exec.Command("pgrep", "-f", "^cofferdam-broker run:without-broker").Output()
+		if err != nil {
 			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(found)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		holdNames(t, pid)
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.run(t, "timeout", "-s", "KILL", "10", "sh", "-c", "echo d >d"); got.Code != 0 {
+			t.Errorf("another sandbox: %s", got)
 		}
 		fmt.Fprintln(in, "go")
 		n, _ := out.Read(b)
@@ -258,4 +273,23 @@ func TestAWorkspaceWithoutItsBroker(t *testing.T) {
 			t.Error("it was written without a broker")
 		}
 	})
+}
+
+// holdNames locks what the brokers of a workspace lock, as a broker would.
+func holdNames(t *testing.T, broker int) {
+	t.Helper()
+	process, err := unix.PidfdOpen(broker, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(process)
+	const shared = 7 // after the one workspace
+	fd, err := unix.PidfdGetfd(process, shared, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Len: 1}); err != nil {
+		t.Fatal(err)
+	}
 }
