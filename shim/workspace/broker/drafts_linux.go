@@ -214,12 +214,14 @@ func (w *worker) commit(key inode, d *draft) {
 	if !w.oneID && w.impersonate(d.who) != nil {
 		return
 	}
-	var name string
-	var err error
-	if d.tree, name, err = w.locate(d.parent); err != nil || d.tree == nil {
+	var folder unix.Stat_t
+	if unix.Fstat(d.parent, &folder) != nil {
 		return
 	}
-	d.dir = name
+	var err error
+	if d.tree, d.dir, err = w.locate(d.parent, folder); err != nil || d.tree == nil {
+		return
+	}
 	st, err := d.stat()
 	if err != nil || (inode{st.Dev, st.Ino}) != key { // it was removed, or replaced
 		return

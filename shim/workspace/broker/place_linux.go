@@ -12,7 +12,7 @@ import (
 
 // A tree is a workspace as this process sees it: at the agent's path, and writable.
 type tree struct {
-	at    string // path; the agent cannot move it, since it is a mount point
+	at    string // path; the agent cannot move it, since it is a mount point, but perhaps what is above it, see leadsTo
 	fd    int    // of its top
 	judge *workspace.Judge
 }
@@ -97,21 +97,41 @@ func (b *broker) identify(fd int) (o object, err error) {
 	if err := unix.Fstat(fd, &o.Stat_t); err != nil {
 		return o, err
 	}
-	o.tree, o.name, err = b.locate(fd)
+	o.tree, o.name, err = b.locate(fd, o.Stat_t)
 	return o, err
 }
 
 // gone is the mark, which a file's name can also have by itself (proc_pid_fd(5)).
 const gone = " (deleted)"
 
-// locate says in which workspace a descriptor of our own lies, and where.
-func (b *broker) locate(fd int) (*tree, string, error) {
-	abs, err := pathOf(b.proc, fd)
-	if err != nil {
-		return nil, "", err
+// locate says in which workspace a descriptor of our own, of what has this inode, lies, and where.
+func (b *broker) locate(fd int, st unix.Stat_t) (*tree, string, error) {
+	for range maxLocate {
+		abs, err := pathOf(b.proc, fd)
+		if err != nil {
+			return nil, "", err
+		}
+		t, name := b.inTree(abs)
+		if t == nil || t.leadsTo(name, st) || st.Nlink == 0 || kind(st) == unix.S_IFREG && strings.HasSuffix(name, gone) {
+			return t, name, nil
+		}
 	}
-	t, name := b.inTree(abs)
-	return t, name, nil
+	return nil, "", nil
+}
+
+// maxLocate is how often something is looked for that is moved meanwhile.
+const maxLocate = 10
+
+// leadsTo reports whether a name in the workspace is of what has this inode. A path alone does not tell: the folders above the workspace may be the
+// agent's to move, so that one of its paths is another one's name.
+func (t *tree) leadsTo(name string, st unix.Stat_t) bool {
+	fd, err := unix.Openat2(t.fd, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: resolve})
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	var there unix.Stat_t
+	return unix.Fstat(fd, &there) == nil && there.Dev == st.Dev && there.Ino == st.Ino
 }
 
 // inTree says in which workspace a path without links lies, and where.
@@ -153,9 +173,14 @@ func (r *request) entry(abs string) (entry, error) {
 		fd, err := unix.Openat2(unix.AT_FDCWD, dir, &how)
 		if err == nil {
 			r.close(fd)
-			return entry{tree: t, parent: fd, dir: name, base: base}, nil
-		}
-		if !errors.Is(err, unix.ELOOP) {
+			var st unix.Stat_t
+			if err := unix.Fstat(fd, &st); err != nil {
+				return entry{}, err
+			}
+			if t.leadsTo(name, st) {
+				return entry{tree: t, parent: fd, dir: name, base: base}, nil
+			}
+		} else if !errors.Is(err, unix.ELOOP) {
 			return entry{}, err
 		}
 		how.Resolve &^= unix.RESOLVE_NO_SYMLINKS
@@ -165,8 +190,12 @@ func (r *request) entry(abs string) (entry, error) {
 		return entry{}, err
 	}
 	r.close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return entry{}, err
+	}
 	e := entry{parent: fd, base: base}
-	e.tree, e.dir, err = r.locate(fd)
+	e.tree, e.dir, err = r.locate(fd, st)
 	return e, err
 }
 
