@@ -275,6 +275,46 @@ func TestAWorkspaceWithoutItsBroker(t *testing.T) {
 	})
 }
 
+// The folders above a workspace are the agent's own, in a home of its own. Moved, they give what lies in the workspace no other name.
+func TestTheFoldersAboveAWorkspaceAreMoved(t *testing.T) {
+	const policy = "version: 1\nworkspace:\n  read_only: [/ws/x]\n"
+	for _, script := range []string{
+		"mv src t; mkdir -p src/ws/k; mv t src/ws/k; cd src/ws/k/t/ws", // all lies deeper
+		"mv ws/ws t; mv ws w; mv t ws; cd ws/ws",                       // and what lies in a folder of the workspace's name, higher
+	} {
+		eachPerson(t, func(t *testing.T, p person) {
+			dir := filepath.Join(p.home, "src/ws")
+			if strings.HasPrefix(script, "mv ws") {
+				dir = filepath.Join(p.home, "ws/ws/ws")
+			}
+			for _, name := range []string{"ws", "free"} {
+				if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for name, text := range map[string]string{"ws/x": "owner\n", ".cofferdam.yaml": policy} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", p.id, p.id), filepath.Join(p.home, strings.Split(strings.TrimPrefix(dir, p.home+"/"), "/")[0])).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			cmd := p.command(t, "run", "sh", "-c", "echo before >free/before; cd; set -e; "+script+"; cat ws/x; for f in ws/x free/x; do (echo planted >$f) || true; done")
+			cmd.Dir = dir
+			if got := finish(t, cmd); got.Code != 0 || got.Stdout != "owner\n" {
+				t.Errorf("%s", got)
+			}
+			for name, want := range map[string]string{"ws/x": "owner\n", "free/before": "before\n"} {
+				if b, err := os.ReadFile(filepath.Join(dir, name)); string(b) != want {
+					t.Errorf("%s: %q, %v", name, b, err)
+				}
+			}
+		})
+	}
+}
+
 // holdNames locks what the brokers of a workspace lock, as a broker would.
 func holdNames(t *testing.T, broker int) {
 	t.Helper()

@@ -448,3 +448,43 @@ func TestWhatCannotBeLookedAtMayBeThere(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatLiesAboveIsMoved moves the workspace below the place where it was, as an agent can do whose home holds it. By its new paths
+// nothing is to be judged by other names than its own.
+func TestWhatLiesAboveIsMoved(t *testing.T) {
+	for _, moved := range []bool{false, true} {
+		b, dir := desk(t)
+		bare(t, filepath.Join(dir, "repository"), "[core]\n\tbare = true\n")
+		write(t, filepath.Join(dir, "repository/hooks/pre-push"), "owner's")
+		write(t, filepath.Join(dir, "plain"), "text")
+		now := dir
+		if moved {
+			now = filepath.Join(dir, "below/workspace")
+			err := errors.Join(os.Rename(dir, dir+"-away"), os.MkdirAll(filepath.Dir(now), 0o755), os.Rename(dir+"-away", now))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, row := range []struct {
+			name  string
+			flags int
+			want  outcome
+		}{
+			{"repository/hooks/pre-push", unix.O_WRONLY, outcome{errno: unix.EROFS}},
+			{"repository/hooks/post-update", unix.O_WRONLY | unix.O_CREAT, outcome{errno: unix.EROFS}},
+			{"repository/hooks/../hooks/post-update", unix.O_WRONLY | unix.O_CREAT, outcome{errno: unix.EROFS}},
+			{"plain", unix.O_WRONLY, outcome{}},
+			{"new", unix.O_WRONLY | unix.O_CREAT, outcome{}},
+		} {
+			out := b.request(t).open(unix.AT_FDCWD, now+"/"+row.name, row.flags, 0o755)
+			want := row.want
+			if moved {
+				want = resumed
+			}
+			if out.errno != want.errno || out.resume != want.resume || (out.file != 0) != (want == outcome{}) {
+				t.Errorf("moved %v, %s: got %+v", moved, row.name, out)
+			}
+			out.close()
+		}
+	}
+}

@@ -112,7 +112,7 @@ func (b *broker) locate(fd int, st unix.Stat_t) (*tree, string, error) {
 			return nil, "", err
 		}
 		t, name := b.inTree(abs)
-		if t == nil || t.leadsTo(name, st) || st.Nlink == 0 || kind(st) == unix.S_IFREG && strings.HasSuffix(name, gone) {
+		if t == nil || t.leadsTo(name, st) || strings.HasSuffix(name, gone) && (st.Nlink == 0 || kind(st) == unix.S_IFREG) {
 			return t, name, nil
 		}
 	}
