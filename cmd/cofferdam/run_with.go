@@ -57,7 +57,7 @@ func addTool(r *runner.Request, at string) error {
 	if err != nil {
 		return err
 	}
-	overlap := func(a, b string) bool { return a == b || strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/") }
+	overlap := func(a, b string) bool { return (policy.File{Path: a}).Holds(b) || (policy.File{Path: b}).Holds(a) }
 	if w := r.Files[0]; overlap(at, w.Path) || overlap(source, w.Source) {
 		return fmt.Errorf("%s and the workspace %s hold one another", at, w.Path)
 	}
