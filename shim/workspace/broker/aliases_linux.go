@@ -21,6 +21,8 @@ type aliases struct {
 
 type inode struct{ dev, ino uint64 }
 
+func inodeOf(st unix.Stat_t) inode { return inode{st.Dev, st.Ino} }
+
 type alias struct {
 	workspace.Verdict
 	tree *tree
@@ -33,13 +35,13 @@ func (a *aliases) find(o object) (workspace.Verdict, bool) {
 	if a.err != nil { // it cannot be known
 		return workspace.Verdict{Kind: workspace.Protected, Pattern: "a file with several names", Reason: "looking for the others failed: " + a.err.Error()}, true
 	}
-	v, ok := a.found[inode{o.Dev, o.Ino}]
+	v, ok := a.found[inodeOf(o.Stat_t)]
 	if !ok {
 		return workspace.Verdict{}, false
 	}
 	var st unix.Stat_t // a number is used again once its file is gone
 	err := unix.Fstatat(v.tree.fd, v.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return v.Verdict, err == nil && st.Dev == o.Dev && st.Ino == o.Ino
+	return v.Verdict, err == nil && inodeOf(st) == inodeOf(o.Stat_t)
 }
 
 func (a *aliases) scan() {
@@ -62,7 +64,7 @@ func (a *aliases) scan() {
 			}
 			// Also one that has no other name left: a call may wait that was looked up by one.
 			v.Reason += " (as " + path.Join(t.at, below) + ", which is the same file)"
-			a.found[inode{st.Dev, st.Ino}] = alias{v, t, below}
+			a.found[inodeOf(st)] = alias{v, t, below}
 			return nil
 		})
 		if a.err != nil {

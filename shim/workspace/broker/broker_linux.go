@@ -203,12 +203,18 @@ func (w *worker) outcome(n *notification) (out outcome) {
 		if !out.again {
 			return out
 		}
+		if out.leased { // no names are held here
+			<-time.After(leaseWait)
+		}
 	}
 	return outcome{errno: unix.EAGAIN}
 }
 
 // maxAgain is how often a call is looked up.
 const maxAgain = 100
+
+// leaseWait is how long a call waits for who has a lease on a file before it is looked up again.
+const leaseWait = 10 * time.Millisecond
 
 func (w *worker) closeOpened() {
 	for _, fd := range w.opened {

@@ -51,7 +51,7 @@ func (r *request) draft(e entry, place int, mode uint32, text []byte, flags int,
 	d := &r.drafts
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	key := inode{st.Dev, st.Ino}
+	key := inodeOf(st)
 	if there, ok := d.open[key]; ok {
 		return r.hand(int(there.file.Fd()), flags)
 	}
@@ -223,7 +223,7 @@ func (w *worker) commit(key inode, d *draft) {
 		return
 	}
 	st, err := d.stat()
-	if err != nil || (inode{st.Dev, st.Ino}) != key { // it was removed, or replaced
+	if err != nil || inodeOf(st) != key { // it was removed, or replaced
 		return
 	}
 	v, happened := d.verdict(d.entry.name()), func() {}
@@ -246,8 +246,7 @@ func (w *worker) commit(key inode, d *draft) {
 		}
 	}
 	if err != nil {
-		v.Reason = err.Error()
-		w.report.refused(d.at+"/"+d.entry.name(), v)
+		w.refuseText(d.entry, v, err)
 		if d.made {
 			_ = unix.Unlinkat(d.parent, d.base, 0)
 		}

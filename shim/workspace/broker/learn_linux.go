@@ -125,10 +125,10 @@ func (t *tree) learnConfig(proc int, name string, left int) error {
 		}
 	}
 	for _, include := range names.Includes {
+		if err := t.learnNamed(proc, path.Dir(name), include, "git reads it as configuration: "+name+" includes it", t.isNoFolder); err != nil {
+			return err
+		}
 		for _, found := range t.places(path.Dir(name), include) {
-			if err := t.learnNamed(proc, path.Dir(name), include, "git reads it as configuration: "+name+" includes it", t.isNoFolder); err != nil {
-				return err
-			}
 			if err := t.learnConfig(proc, found, left-1); err != nil {
 				return err
 			}

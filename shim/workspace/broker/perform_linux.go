@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -101,26 +100,20 @@ func (r *request) openObject(o object, flags int, exclusive bool) outcome {
 	case flags&unix.O_DIRECTORY != 0, flags&(unix.O_ACCMODE|unix.O_TRUNC) == unix.O_RDONLY:
 		return resumed
 	}
-	leased := false
-	defer func() { // once the names are released
-		if leased {
-			<-time.After(leaseWait)
-		}
-	}()
 	release, ok := r.hold(false)
 	defer release()
 	if !ok {
 		return stale
 	}
-	if out, refused := r.refuseObject(o, workspace.GitConfig, workspace.GitLink); refused {
+	v, out, refused := r.judgeObject(o, textKinds...)
+	if refused {
 		return out
 	}
-	if o.verdict(o.name).Kind.IsText() {
+	if v.Kind.IsText() {
 		return r.edit(o, flags)
 	}
 	f, err := r.reopen(o, flags&allowedFlags&^(unix.O_CREAT|unix.O_EXCL))
 	if err != nil {
-		leased = errors.Is(err, unix.EWOULDBLOCK)
 		return failed(err)
 	}
 	r.report.changed(o.name)
@@ -164,31 +157,38 @@ func (r *request) openAgain(fd, flags int) (int, error) {
 	return fd, nil
 }
 
-// leaseWait is how long a call waits for who has a lease on a file before it is looked up again.
-const leaseWait = 10 * time.Millisecond
+// textKinds are those of which a text decides about itself.
+var textKinds = []workspace.Kind{workspace.GitConfig, workspace.GitLink}
 
-// refuseObject judges a change of what exists, which may be free or of one of these kinds.
-func (r *request) refuseObject(o object, also ...workspace.Kind) (outcome, bool) {
-	if v := o.verdict(o.name).For(kind(o.Stat_t) == unix.S_IFDIR); v.Kind != workspace.Free && !slices.Contains(also, v.Kind) {
-		return r.refuse(o.tree, o.name, v), true
+// judgeObject judges a change of what exists, which may be free or of one of these kinds.
+func (r *request) judgeObject(o object, also ...workspace.Kind) (v workspace.Verdict, out outcome, refused bool) {
+	v = o.verdict(o.name).For(kind(o.Stat_t) == unix.S_IFDIR)
+	if v.Kind != workspace.Free && !slices.Contains(also, v.Kind) {
+		return v, r.refuse(o.tree, o.name, v), true
 	}
 	if kind(o.Stat_t) == unix.S_IFREG && (o.Nlink > 1 || strings.HasSuffix(o.name, gone)) {
-		var v workspace.Verdict
+		var alias workspace.Verdict
 		var ok bool
-		if err := r.asOwn(func() error { v, ok = r.aliases.find(o); return nil }); err != nil {
-			return failed(err), true
+		if err := r.asOwn(func() error { alias, ok = r.aliases.find(o); return nil }); err != nil {
+			return v, failed(err), true
 		}
 		if ok {
-			return r.refuse(o.tree, o.name, v), true
+			return alias, r.refuse(o.tree, o.name, alias), true
 		}
 	}
-	return outcome{}, false
+	return v, outcome{}, false
 }
 
 // refuse answers as the kernel does where a folder is mounted read-only.
-func (r *request) refuse(t *tree, name string, v workspace.Verdict) outcome {
-	r.report.refused(path.Join(t.at, name), v)
+func (b *broker) refuse(t *tree, name string, v workspace.Verdict) outcome {
+	b.report.refused(path.Join(t.at, name), v)
 	return outcome{errno: unix.EROFS}
+}
+
+// refuseText is refuse for what the text that is, or would be, at an entry says.
+func (b *broker) refuseText(e entry, v workspace.Verdict, err error) outcome {
+	v.Reason = err.Error()
+	return b.refuse(e.tree, e.name(), v)
 }
 
 // create makes a regular file that is not there.
@@ -196,7 +196,7 @@ func (r *request) create(e entry, flags int, mode uint32) outcome {
 	return r.make(e, making{text: true}, func(v workspace.Verdict, c credentials) outcome {
 		mode &= fileMode &^ c.umask
 		if v.Kind.IsText() {
-			return r.createText(e, flags, mode)
+			return r.createText(e, v, flags, mode)
 		}
 		f, err := unix.Openat2(e.parent, e.base, &unix.OpenHow{
 			Flags: uint64(flags&allowedFlags | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve,
@@ -212,12 +212,10 @@ func (r *request) create(e entry, flags int, mode uint32) outcome {
 }
 
 // createText makes an empty text and opens a draft of it.
-func (r *request) createText(e entry, flags int, mode uint32) outcome {
+func (r *request) createText(e entry, v workspace.Verdict, flags int, mode uint32) outcome {
 	happened, err := r.texts.judge(e, []byte{})
 	if err != nil {
-		v := e.verdict(e.name())
-		v.Reason = err.Error()
-		return r.refuse(e.tree, e.name(), v)
+		return r.refuseText(e, v, err)
 	}
 	f, err := unix.Openat2(e.parent, e.base, &unix.OpenHow{Flags: unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC, Mode: 0o600, Resolve: resolve})
 	if err != nil {
@@ -250,9 +248,11 @@ func (r *request) make(e entry, what making, do func(workspace.Verdict, credenti
 	if out, refused := r.refuseBecoming(e); refused {
 		return out
 	}
-	v := e.verdict(e.name()).For(what.folder)
+	var v workspace.Verdict
 	if what.link != "" {
 		v = e.judge.JudgeSymlink(e.name(), what.link, e.isGit)
+	} else {
+		v = e.verdict(e.name()).For(what.folder)
 	}
 	if v.Kind != workspace.Free && !(v.Kind == workspace.Folder && what.folder) && !(v.Kind.IsText() && what.text) {
 		if _, err := e.stat(); err == nil {
@@ -343,10 +343,10 @@ func (r *request) link(oldFD int, oldName string, newFD int, newName string, fla
 		}
 	}
 	return r.make(e, what, func(workspace.Verdict, credentials) outcome {
-		if out, refused := r.refuseObject(o); refused { // or it could be written by its new name
+		if _, out, refused := r.judgeObject(o); refused { // or it could be written by its new name
 			return out
 		}
-		if st, err := from.stat(); err != nil || st.Dev != o.Dev || st.Ino != o.Ino { // another file has its name now
+		if st, err := from.stat(); err != nil || inodeOf(st) != inodeOf(o.Stat_t) { // another file has its name now
 			return stale
 		}
 		return done(unix.Linkat(from.parent, from.base, e.parent, e.base, 0))
@@ -371,26 +371,26 @@ func (r *request) unlink(fd int, name string, flags int) outcome {
 	if err != nil {
 		return failed(err)
 	}
-	v, happened := e.verdict(e.name()).For(folder), func() {}
+	v := e.verdict(e.name()).For(folder)
+	var happened []func()
 	switch {
 	case v.Kind == workspace.Free, v.Kind == workspace.Folder && folder, v.Kind == workspace.GitLink && kind(st) == unix.S_IFLNK:
 	case v.Kind.IsText() && !folder && kind(st) == unix.S_IFREG:
-		if happened, err = r.texts.judge(e, nil); err != nil {
-			v.Reason = err.Error()
-			return r.refuse(e.tree, e.name(), v)
+		f, err := r.texts.judge(e, nil)
+		if err != nil {
+			return r.refuseText(e, v, err)
 		}
+		happened = append(happened, f)
 	default:
 		return r.refuse(e.tree, e.name(), v)
 	}
-	var also []func()
-	if out, refused := r.refuseCeasing(e, &also); refused {
+	if out, refused := r.refuseCeasing(e, &happened); refused {
 		return out
 	}
 	if err := unix.Unlinkat(e.parent, e.base, flags); err != nil {
 		return failed(err)
 	}
-	happened()
-	for _, f := range also {
+	for _, f := range happened {
 		f()
 	}
 	r.report.removed(e.name())
@@ -444,7 +444,7 @@ func (r *request) held(fd int) (object, bool) {
 		return object{}, false
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(o, &st); err != nil || st.Dev != found.Dev || st.Ino != found.Ino {
+	if err := unix.Fstat(o, &st); err != nil || inodeOf(st) != inodeOf(found.Stat_t) {
 		return object{}, false
 	}
 	return found, true
@@ -455,9 +455,11 @@ func (r *request) change(o object, do func() error) outcome { return r.changeOr(
 
 // adjust has do change mode, owner or extended attributes, as the caller. Those of a text say nothing to git, nor do those of a folder that it does not use.
 func (r *request) adjust(o object, do func() error) outcome {
-	also := []workspace.Kind{workspace.GitConfig, workspace.GitLink}
-	if e, err := r.home(o); err == nil && o.verdict(o.name).Kind == workspace.Folder && e.unused() == nil {
-		also = append(also, workspace.Folder)
+	also := textKinds
+	if kind(o.Stat_t) == unix.S_IFDIR && o.verdict(o.name).Kind == workspace.Folder {
+		if e, err := r.home(o); err == nil && e.unused() == nil {
+			also = append(slices.Clone(also), workspace.Folder)
+		}
 	}
 	return r.changeOr(o, do, also...)
 }
@@ -469,7 +471,7 @@ func (r *request) changeOr(o object, do func() error, also ...workspace.Kind) ou
 	if !ok {
 		return stale
 	}
-	if out, refused := r.refuseObject(o, also...); refused {
+	if _, out, refused := r.judgeObject(o, also...); refused {
 		return out
 	}
 	if err := do(); err != nil {
@@ -518,7 +520,7 @@ func (r *request) setTimes(o object, times []unix.Timespec) outcome {
 			return unix.UtimesNanoAt(o.tree.fd, ".", times, 0)
 		}
 		return unix.UtimesNanoAt(e.parent, e.base, times, unix.AT_SYMLINK_NOFOLLOW)
-	}, workspace.GitConfig, workspace.GitLink, workspace.Folder)
+	}, append(slices.Clone(textKinds), workspace.Folder)...)
 }
 
 func (r *request) access(o object, mode uint32) outcome {

@@ -131,7 +131,7 @@ func (t *tree) leadsTo(name string, st unix.Stat_t) bool {
 	}
 	defer unix.Close(fd)
 	var there unix.Stat_t
-	return unix.Fstat(fd, &there) == nil && there.Dev == st.Dev && there.Ino == st.Ino
+	return unix.Fstat(fd, &there) == nil && inodeOf(there) == inodeOf(st)
 }
 
 // inTree says in which workspace a path without links lies, and where.
@@ -166,26 +166,7 @@ func (r *request) entry(abs string) (entry, error) {
 	if base == "." || base == ".." {
 		return entry{}, nil
 	}
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS}
-	// Most paths go through no link, and so say themselves where they lead: to ask the kernel takes longer than to have it see to that.
-	if t, name := r.inTree(abs[:cut]); t != nil && path.Clean(abs[:cut]) == abs[:cut] {
-		how.Resolve |= unix.RESOLVE_NO_SYMLINKS
-		fd, err := unix.Openat2(unix.AT_FDCWD, dir, &how)
-		if err == nil {
-			r.close(fd)
-			var st unix.Stat_t
-			if err := unix.Fstat(fd, &st); err != nil {
-				return entry{}, err
-			}
-			if t.leadsTo(name, st) {
-				return entry{tree: t, parent: fd, dir: name, base: base}, nil
-			}
-		} else if !errors.Is(err, unix.ELOOP) {
-			return entry{}, err
-		}
-		how.Resolve &^= unix.RESOLVE_NO_SYMLINKS
-	}
-	fd, err := unix.Openat2(unix.AT_FDCWD, dir, &how)
+	fd, err := unix.Openat2(unix.AT_FDCWD, dir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS})
 	if err != nil {
 		return entry{}, err
 	}
@@ -195,6 +176,11 @@ func (r *request) entry(abs string) (entry, error) {
 		return entry{}, err
 	}
 	e := entry{parent: fd, base: base}
+	// Most paths go through no link, and so say themselves where they lead: to ask the kernel takes longer than to have it see to that.
+	if t, name := r.inTree(abs[:cut]); t != nil && path.Clean(abs[:cut]) == abs[:cut] && t.leadsTo(name, st) {
+		e.tree, e.dir = t, name
+		return e, nil
+	}
 	e.tree, e.dir, err = r.locate(fd, st)
 	return e, err
 }
@@ -215,7 +201,7 @@ func (r *request) home(o object) (entry, error) {
 	if err != nil {
 		return entry{}, err
 	}
-	if st.Dev != o.Dev || st.Ino != o.Ino { // somebody outside has moved it
+	if inodeOf(st) != inodeOf(o.Stat_t) { // somebody outside has moved it
 		return entry{}, unix.ENOENT
 	}
 	return e, nil

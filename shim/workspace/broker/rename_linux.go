@@ -120,8 +120,7 @@ func (r *request) refuseMove(from, to entry, moved unix.Stat_t, happened *[]func
 				*happened = append(*happened, f)
 				return nil
 			}
-			old.Reason = err.Error()
-			out = r.refuse(from.tree, at.name(), old)
+			out = r.refuseText(at, old, err)
 		case old.Kind != workspace.Free:
 			out = r.refuse(from.tree, path.Join(from.name(), below), old)
 		default:
@@ -217,8 +216,7 @@ func (r *request) moveText(from, to entry, moved unix.Stat_t, v workspace.Verdic
 	}
 	f, err := r.texts.judge(to, text)
 	if err != nil {
-		v.Reason = err.Error()
-		return r.refuse(to.tree, to.name(), v)
+		return r.refuseText(to, v, err)
 	}
 	happened := []func(){f}
 	if out, refused := r.refuseBecoming(to); refused {

@@ -28,6 +28,7 @@ type outcome struct {
 	cloexec bool
 	resume  bool // the kernel shall do it
 	again   bool // names led elsewhere meanwhile: from the start
+	leased  bool // with again: somebody has a lease on the file
 }
 
 // resumed leaves the call to the kernel, for which the workspace is read-only.
@@ -38,7 +39,7 @@ var stale = outcome{again: true}
 
 func failed(err error) outcome {
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return stale // it has a lease of ours, on a draft
+		return outcome{again: true, leased: true} // of ours, on a draft, or of the agent's
 	}
 	if errno, ok := errors.AsType[unix.Errno](err); ok && errno != 0 {
 		return outcome{errno: errno}
