@@ -34,7 +34,7 @@ packages: ## install what the tests need (root on Debian), or name what is missi
 .PHONY: test-unit
 test-unit: ## unit tests and kernel tests: these make their own namespaces and touch nothing of the host
 	$(GO) vet ./...
-	$(GO) test -count=1 $$($(GO) list ./... | grep -v $(addprefix -e ,$(addsuffix $$$$,$(notdir $(ON_HOST)))))
+	$(GO) test -count=1 $$($(GO) list ./... | grep -v $(ON_HOST:.%=-e '%$$'))
 
 .PHONY: test-integration
 test-integration: build ## real containers under Debian's containerd and the current one (root)
