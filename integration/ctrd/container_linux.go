@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -83,6 +84,18 @@ func (d *Daemon) TryContainer(t testing.TB, c Container) (*Running, Result) {
 	return r, d.Ctr(t, args...)
 }
 
+// Attach returns a ctr command that runs a container with the command's streams, and the container, which is there once the command runs.
+func (d *Daemon) Attach(t testing.TB, c Container) (*Running, *exec.Cmd) {
+	t.Helper()
+	args := d.args(&c)
+	d.mu.Lock()
+	d.live[c.ID] = true
+	d.mu.Unlock()
+	r := &Running{ID: c.ID, d: d}
+	t.Cleanup(func() { r.Remove(t) })
+	return r, d.Command(t.Context(), args...)
+}
+
 // StartContainer is TryContainer for a container that must start.
 func (d *Daemon) StartContainer(t testing.TB, c Container) *Running {
 	t.Helper()
@@ -116,12 +129,22 @@ func (r *Running) Exec(t testing.TB, args ...string) Result {
 // ExecWith is Exec with more flags of ctr task exec.
 func (r *Running) ExecWith(t testing.TB, flags []string, args ...string) Result {
 	t.Helper()
+	return r.d.Ctr(t, r.exec(flags, args)...)
+}
+
+// AttachExec returns a ctr command that runs a command in the container, with its streams.
+func (r *Running) AttachExec(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	return r.d.Command(t.Context(), r.exec(nil, args)...)
+}
+
+func (r *Running) exec(flags, args []string) []string {
 	r.n++
 	all := append([]string{"task", "exec", "--exec-id", "e" + strconv.Itoa(r.n)}, flags...)
 	if r.User != "" {
 		all = append(all, "--user", r.User)
 	}
-	return r.d.Ctr(t, append(append(all, r.ID), args...)...)
+	return append(append(all, r.ID), args...)
 }
 
 // Probe makes one attempt in the container. On a busy machine ctr 1.6 sometimes loses what a process printed, with the stock runtime too: its

@@ -17,6 +17,7 @@ type Outcome struct {
 	OK        bool          `json:"ok"`
 	Connected bool          `json:"connected,omitempty"` // a TCP handshake or a connect(2) succeeded
 	Errno     string        `json:"errno,omitempty"`     // e.g. ECONNREFUSED
+	Unknown   bool          `json:"unknown,omitempty"`   // the probe knows no such attempt: nothing was made
 	Detail    string        `json:"detail,omitempty"`    // the error, or what was found
 	Reply     string        `json:"reply,omitempty"`     // what the other side said, at most 64 KiB
 	Elapsed   time.Duration `json:"elapsed"`             // nanoseconds
