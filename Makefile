@@ -40,6 +40,11 @@ test-unit: ## unit tests and kernel tests: these make their own namespaces and t
 test-integration: build ## real containers under Debian's containerd and the current one (root)
 	$(GO) test -count=1 -timeout 30m -p 1 $(ON_HOST)
 
+.PHONY: attack
+attack: packages build ## make every attack on every front, and print attack, front, outcome and control (root)
+	@$(GO) test -count=1 -timeout 30m -run '^(TestAttacks|TestAWorkspaceCannotStrikeBack)$$' ./integration -args -attacks $(CURDIR)/bin/attacks.txt; \
+	status=$$?; cat bin/attacks.txt; exit $$status
+
 .PHONY: bench
 bench: build ## in turn: start and memory beside the stock runtime and bwrap, work inside and outside, the proxy beside HAProxy, nginx and tinyproxy (root)
 	@hack/packages.sh bench

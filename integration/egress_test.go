@@ -11,11 +11,11 @@ import (
 	"cofferdam.dev/cofferdam/integration/outcome"
 )
 
-// reach is something that an agent under onlyGood wants to reach.
+// reach is something that an agent may reach under onlyGood. What it may not is in the table of attacks.
 type reach struct {
 	name    string
 	attempt string
-	kind    string // of the sink's event, "" if it must be refused
+	kind    string // of the sink's event
 	to      string // address of the sink; only the resolver is asked besides
 }
 
@@ -31,38 +31,12 @@ var egress = []reach{
 	{"an allowed name by SOCKS5", "https-via socks5://10.200.0.1:1080 good.test:443 good.test", "http", lab.Good},
 	{"an allowed name by SSH in SOCKS5", "tcp-via socks5://10.200.0.1:1080 ssh.good.test:22 SSH-2.0-probe\r\n", "ssh", lab.SSH},
 	{"an allowed name by an absolute target", "http 10.200.0.1:3128 good.test GET http://good.test/", "http", lab.Good},
-	{"a denied name by CONNECT", "https-via http://10.200.0.1:3128 evil.test:443 evil.test", "", ""},
-	{"a denied name by SOCKS5", "https-via socks5://10.200.0.1:1080 evil.test:443 evil.test", "", ""},
-	{"a denied name by an absolute target", "http 10.200.0.1:3128 good.test GET http://evil.test/", "", ""},
-	{"another server name in CONNECT", "https-via http://10.200.0.1:3128 good.test:443 evil.test", "", ""},
-	{"another server name in SOCKS5", "https-via socks5://10.200.0.1:1080 good.test:443 evil.test", "", ""},
-	{"something else than TLS in CONNECT", "tcp-via http://10.200.0.1:3128 good.test:443 SSH-2.0-probe\r\n", "", ""},
-	{"an address by SOCKS5", "https-via socks5://10.200.0.1:1080 45.67.89.66:443 -", "", ""},
-	{"a host of the uplink by CONNECT", "tcp-via http://10.200.0.1:3128 169.254.169.254:80 x", "", ""},
-	{"a resolver by DNS over TLS", "https 8.8.8.8:853 -", "", ""},
-	{"a resolver by DNS over HTTPS", "https 8.8.8.8:443 dns.google", "", ""},
-	{"a denied name below an allowed one", "https bad.good.test:443 bad.good.test", "", ""},
-	{"a name that no rule mentions", "https evil.test:443 evil.test", "", ""},
-	{"a name below an allowed one", "https www.good.test:443 www.good.test", "", ""},
-	{"an allowed name on another port", "https good.test:8443 good.test", "", ""},
-	{"an allowed name for HTTP on another port", "http good.test:8080 good.test", "", ""},
-	{"another server name at an allowed name", "https good.test:443 evil.test", "", ""},
-	{"no server name at an allowed name", "https good.test:443 -", "", ""},
-	{"another host at an allowed name", "http good.test:80 evil.test", "", ""},
-	{"something else than TLS at a TLS port", "tcp good.test:443 SSH-2.0-probe\r\n", "", ""},
 }
 
-// check makes the attempt: what succeeds is seen by the sink that it names, and by no other; what fails is seen by nobody.
+// check makes the attempt: it succeeds, and is seen by the sink that it names, and by no other.
 func (r reach) check(t *testing.T, l *lab.Lab, probe func(attempt ...string) outcome.Outcome) {
 	mark := l.Mark(t)
 	got := probe(strings.Split(r.attempt, " ")...)
-	if r.kind == "" {
-		if got.OK {
-			t.Errorf("it was reached: %s", got)
-		}
-		l.Silent(t, mark)
-		return
-	}
 	if !got.OK {
 		t.Fatalf("it was refused: %s\n%s", got, lab.Join(l.Since(t, mark)))
 	}
@@ -74,8 +48,8 @@ func (r reach) check(t *testing.T, l *lab.Lab, probe func(attempt ...string) out
 	}
 }
 
-// TestOnlyWhatThePolicyAllowsIsReached is the positive half of the network wall. Invariants I2, I3.
-func TestOnlyWhatThePolicyAllowsIsReached(t *testing.T) {
+// TestWhatThePolicyAllowsIsReached is the positive half of the network wall. Invariants I2, I3.
+func TestWhatThePolicyAllowsIsReached(t *testing.T) {
 	Require(t, needShim)
 	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
 		l := lab.Get(t)

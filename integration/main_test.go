@@ -39,6 +39,10 @@ const (
 func TestMain(m *testing.M) {
 	code := lab.Main(m, prepare)
 	if _, inside := lab.Inside(); inside {
+		if err := writeResults(); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL: the table of attacks:", err)
+			code = max(code, 1)
+		}
 		if left := shutdown(); len(left) > 0 {
 			fmt.Fprintf(os.Stderr, "FAIL: the test run leaves behind:\n\t%s\n", strings.Join(left, "\n\t"))
 			code = max(code, 1)

@@ -51,7 +51,7 @@ func newPerson(t testing.TB, name string, id uint32) person {
 		os.Chmod(base, 0o755),
 		os.Mkdir(p.home, 0o700), os.Mkdir(filepath.Join(p.home, "project"), 0o755), os.Mkdir(filepath.Join(p.home, "run"), 0o700),
 		os.WriteFile(filepath.Join(p.home, "secret"), []byte("secret"), 0o600),
-		os.Mkdir(p.dir, 0o755), os.WriteFile(filepath.Join(p.dir, "probe"), probe, 0o755), os.Chmod(filepath.Join(p.dir, "probe"), 0o4755),
+		os.Mkdir(p.dir, 0o755), os.WriteFile(filepath.Join(p.dir, "probe"), probe, 0o755), os.Chmod(filepath.Join(p.dir, "probe"), os.ModeSetuid|0o755),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -558,28 +558,6 @@ func TestRunKeepsWhatItUsesOutOfReach(t *testing.T) {
 		cmd.Path = filepath.Join(bin, "cofferdam")
 		if got := finish(t, cmd); got.Code != 125 || !strings.Contains(got.Stderr, "used outside") {
 			t.Errorf("cofferdam in the workspace: %s", got)
-		}
-	})
-}
-
-// The very escapes of the containers, whose controls show that they are ways out where the walls are down.
-func TestRunCannotBeEscaped(t *testing.T) {
-	eachPersonAndRanged(t, func(t *testing.T, p person) {
-		l, host := lab.Get(t), startHost(t)
-		flags := []string{"--allow", "good.test"}
-		for _, e := range escapes {
-			t.Run(e.name, func(t *testing.T) {
-				mark, seen := l.Mark(t), host.Seen()
-				got := p.Probe(t, flags, fill(host, strings.ReplaceAll(e.attempt, "/usr/local/bin/probe-suid", p.dir+"/probe"))...)
-				l.Silent(t, mark)
-				if host.Seen() != seen {
-					t.Error("the host's service saw a connection")
-				}
-				e.check(t, got)
-			})
-		}
-		if got := p.Probe(t, flags, "https", "good.test:443", "good.test"); !got.OK {
-			t.Errorf("what is allowed is not reached: %s", got)
 		}
 	})
 }

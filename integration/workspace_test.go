@@ -7,88 +7,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/integration/attack"
 	"cofferdam.dev/cofferdam/integration/ctrd"
 )
-
-// attacks on what runs later, outside: a script, and the file below the workspace that it would leave with "planted" in it. Each is made in a
-// repository with a first commit, a hook of its owner's, a nested repository "nested" and a protected folder ".vscode".
-var attacks = []struct{ name, script, leaves string }{
-	{"a hook", `echo planted >.git/hooks/pre-commit`, ".git/hooks/pre-commit"},
-	{"a hook that is there", `echo planted >.git/hooks/post-commit`, ".git/hooks/post-commit"},
-	{"a hook by its mode and a rename", `echo planted >x; chmod +x x; mv x .git/hooks/pre-push`, ".git/hooks/pre-push"},
-	{"a hook by a hard link", `echo planted >x; ln x .git/hooks/pre-push`, ".git/hooks/pre-push"},
-	{"a hook by a symbolic link", `echo planted >x; ln -s ../../x .git/hooks/pre-push`, ".git/hooks/pre-push"},
-	{"a hook by a new folder", `mkdir h; echo planted >h/pre-push; mv .git/hooks old; mv h .git/hooks`, ".git/hooks/pre-push"},
-	{"a hook by a new .git", `cp -r .git g; echo planted >g/hooks/pre-push; mv .git old; mv g .git`, ".git/hooks/pre-push"},
-	{"a hook of a nested repository", `echo planted >nested/.git/hooks/pre-push`, "nested/.git/hooks/pre-push"},
-	{"a hook of a repository to come", `mkdir -p n/hooks; echo planted >n/hooks/pre-push; mv n new; mkdir -p new/refs new/objects; echo ref: refs/heads/x >new/HEAD`, "new/HEAD"},
-	{"a hook behind a link", `ln -s .git/hooks l; echo planted >l/pre-push`, ".git/hooks/pre-push"},
-	{"a hook by a descriptor of the folder", `cd .git/hooks && echo planted >pre-push`, ".git/hooks/pre-push"},
-	{"a hook by /proc", `echo planted >/proc/self/cwd/.git/hooks/pre-push`, ".git/hooks/pre-push"},
-	{"a hook by the root folder of a process", `echo planted >/proc/self/root/$PWD/.git/hooks/pre-push`, ".git/hooks/pre-push"},
-	{"the configuration", `printf '[core]\n\tfsmonitor = planted\n' >>.git/config`, ".git/config"},
-	{"the configuration as git does it", `cp .git/config .git/config.lock; printf '[core]\n\tfsmonitor = planted\n' >>.git/config.lock; mv .git/config.lock .git/config`, ".git/config"},
-	{"the configuration, written after it was judged", `cp .git/config c; exec 5<>c; mv c .git/config; echo planted >&5; printf '[alias]\n\tx = !planted\n' >&5`, ".git/config"},
-	{"the configuration by a hard link", `ln .git/config c && echo planted >>c`, ".git/config"},
-	{"the configuration by truncating", `truncate -s 0 .git/config; echo planted >>.git/config`, ".git/config"},
-	{
-		"the configuration that a folder gets by becoming a repository",
-		`mkdir -p n/objects; printf '[core]\n\tfsmonitor = planted\n' >n/config; mkdir n/refs; echo ref: refs/heads/x >n/HEAD; cp n/config n/all; ls -d n/HEAD n/refs && echo planted >got`, "got",
-	},
-	{"the configuration by a descriptor that stays open", `exec 5>>.git/config; printf '[core]\n\tfsmonitor = planted\n' >&5; touch x; sleep 0.1; printf '[alias]\n\tx = !planted\n' >&5`, ".git/config"},
-	{"the configuration by a mapping", `python3 -c 'import mmap, os; f = os.open(".git/config", os.O_RDWR); n = os.fstat(f).st_size; os.ftruncate(f, n+41); m = mmap.mmap(f, n+41); os.close(f); open("x", "w").close(); m[n:] = b"[core]\n\tfsmonitor = planted\n\t# 1234567890"'`, ".git/config"},
-	{"a .git file that leads out", `mkdir n; echo "gitdir: /tmp/planted" >n/.git`, "n/.git"},
-	{"a .git file that leads through a folder", `mkdir n; echo "gitdir: ../planted/.git" >n/.git`, "n/.git"},
-	{"a .git file by a rename", `mkdir n; echo "gitdir: /tmp/planted" >x; mv x n/.git`, "n/.git"},
-	{"a .git file with its folder", `mkdir -p a/n; echo "gitdir: ../../../.git/planted" >a/n/.git; mv a/n b || { cp -r a/n b; false; }; grep -q planted b/.git && echo planted >got`, "got"},
-	{"a .git file, written after it was judged", `mkdir n; exec 5>n/.git; printf "gitdir: ../.git/x" >&5; touch x; sleep 0.1; printf /../../planted >&5`, "n/.git"},
-	{"a .git that is a link", `mkdir g; echo planted >g/config; ln -s g .git2; mkdir n; ln -s ../g n/.git`, "n/.git/config"},
-	{"a .git that is a link by a rename", `mkdir g; echo planted >g/config; mkdir n; ln -s ../g n/l; mv n/l n/.git`, "n/.git/config"},
-	{"a link in .git", `mkdir g; echo planted >g/config; ln -s ../g .git/modules`, ".git/modules/config"},
-	{"a link in .git by a rename", `mkdir g; echo planted >g/config; ln -s ../g l; mv l .git/modules`, ".git/modules/config"},
-	{"a link in .git by a hard link", `mkdir g; echo planted >g/config; ln -s ../g l; ln -P l .git/modules`, ".git/modules/config"},
-	{"a link in .git with its folder", `mkdir g h; echo planted >g/config; ln -s ../../g h/modules; mv h .git/x`, ".git/x/modules/config"},
-	{"a folder that becomes .git with a link in it", `mkdir -p g n/h; echo planted >g/config; ln -s ../../g n/h/modules; mv n/h n/.git`, "n/.git/modules/config"},
-	{"commondir", `mkdir -p .git/worktrees/w; echo ../../planted >.git/worktrees/w/commondir`, ".git/worktrees/w/commondir"},
-	{"commondir by a rename", `mkdir -p .git/worktrees/w; echo /tmp/planted >x; mv x .git/worktrees/w/commondir`, ".git/worktrees/w/commondir"},
-	{"core.hooksPath", `git config core.hooksPath planted`, ".git/config"},
-	{"a task file", `echo planted >.vscode/tasks.json`, ".vscode/tasks.json"},
-	{"a task file deep down", `mkdir -p a/b; mkdir a/b/.vscode; echo planted >a/b/.vscode/tasks.json`, "a/b/.vscode/tasks.json"},
-	{"a task file in other letters", `mkdir .VSCode && echo planted >.VSCode/tasks.json`, ".VSCode/tasks.json"},
-	{"a task file by renaming its folder", `mkdir v; echo planted >v/tasks.json; mv .vscode old; mv v .vscode`, ".vscode/tasks.json"},
-	{"a task file by exchanging folders", `mkdir v; echo planted >v/tasks.json; mv --exchange v .vscode || python3 -c 'import ctypes; ctypes.CDLL(None).renameat2(-100, b"v", -100, b".vscode", 2)'`, ".vscode/tasks.json"},
-	{"an rc file", `echo planted >.envrc`, ".envrc"},
-	{"an rc file as a pipe", `mkfifo .envrc && mv .envrc got && echo planted >got2`, "got2"},
-	{"a workflow", `mkdir -p .github/workflows; echo planted >.github/workflows/x.yml`, ".github/workflows/x.yml"},
-	{"a workflow by renaming what is above it", `mkdir -p g/workflows; echo planted >g/workflows/x.yml; mv g .github`, ".github/workflows/x.yml"},
-	{"a workflow by a link with the name of what is above it", `mkdir -p g/workflows; echo planted >g/workflows/x.yml; ln -s g .github`, ".github/workflows/x.yml"},
-	{
-		"another configuration by commondir",
-		`cp -r .git/objects .git/refs .; printf '[remote "o"]\n\turl = planted\n' >config; echo .. >.git/commondir; sleep .2; git config remote.o.url >got`, "got",
-	},
-	{
-		"a repository behind one that is none any more",
-		`printf '[remote "o"]\n\turl = planted\n' >config; mkdir refs objects; cp .git/HEAD .; mv .git/HEAD .git/h; git config remote.o.url >got`, "got",
-	},
-	{"a repository of jj's somewhere else", `mkdir .jj x; echo "planted/../x" >.jj/repo; sleep .1`, ".jj/repo"},
-	{
-		"a configuration of a worktree before there is one",
-		`git worktree add -q wt; d=.git/worktrees/wt; cp $d/commondir c; rm $d/commondir; printf '[core]\n\tfsmonitor = planted\n' >$d/config.worktree; perl -e 'rename "c", $ARGV[0]' $d/commondir; [ ! -e $d/commondir ] || cat $d/config.worktree >got`,
-		"got",
-	},
-	{"the project's policy", `echo planted >.cofferdam.yaml`, ".cofferdam.yaml"},
-	{"what the policy has read-only", `echo planted >frozen/x`, "frozen/x"},
-	{
-		"many at once",
-		`for i in 1 2 3 4 5 6 7 8; do (for k in 1 2 3 4 5 6 7 8 9 10; do mkdir -p r$i/hooks; echo planted >r$i/hooks/pre-push; mv .git/hooks h$i$k; mv r$i/hooks .git/hooks; echo planted >.git/hooks/pre-push; done) & done; wait`, ".git/hooks/pre-push",
-	},
-}
 
 // repository makes a workspace for the attacks.
 func repository(t *testing.T, dir string, owner uint32) {
@@ -105,23 +33,44 @@ echo secret >.env; ln .env other; mkdir -p keys; echo secret >keys/k; chown -R `
 
 const workspacePolicy = "version: 1\nworkspace:\n  read_only: [/frozen]\n  hidden: [.env, /keys]\n"
 
+// attacks on the workspace, from the table.
+var attacks = slices.DeleteFunc(attack.All(), func(a attack.Attack) bool { return a.Wall != attack.Workspace })
+
 // each of the attacks in one session, which may not end before the last one.
 func attackScript(top string) string {
 	var b strings.Builder
 	for i, a := range attacks {
-		fmt.Fprintf(&b, "cd %s/%d && (%s) >/dev/null 2>&1 </dev/null\n", top, i, a.script)
+		fmt.Fprintf(&b, "cd %s/%d && (%s) >/dev/null 2>&1 </dev/null\n", top, i, a.Script)
 	}
 	return b.String() + "true\n"
 }
 
 // planted returns the attacks that have left their file, under a folder that has a repository for each.
-func planted(top string) (names []string) {
+func planted(top string) map[string]bool {
+	ids := map[string]bool{}
 	for i, a := range attacks {
-		if b, err := os.ReadFile(filepath.Join(top, fmt.Sprint(i), a.leaves)); err == nil && (strings.Contains(string(b), "planted") || strings.HasPrefix(string(b), "ref:")) {
-			names = append(names, a.name)
+		if b, err := os.ReadFile(filepath.Join(top, fmt.Sprint(i), a.Leaves)); err == nil && (strings.Contains(string(b), "planted") || strings.HasPrefix(string(b), "ref:")) {
+			ids[a.ID] = true
 		}
 	}
-	return names
+	return ids
+}
+
+// judge has each attack be one that works where nothing is protected, and none that has left its file.
+func judge(t *testing.T, front string, control, left map[string]bool) {
+	t.Helper()
+	for _, a := range attacks {
+		r := attack.Result{ID: a.ID, Front: front, Outcome: "nothing was planted", Control: "it was planted"}
+		if left[a.ID] {
+			r.Outcome, r.Failed = "ESCAPED", true
+			t.Errorf("%s: %s is planted", a.ID, a.Leaves)
+		}
+		if !control[a.ID] {
+			r.Control, r.Failed = failed, true
+			t.Errorf("%s: the control leaves nothing", a.ID)
+		}
+		keep(r)
+	}
 }
 
 // arena makes a repository for each attack.
@@ -139,32 +88,26 @@ func arena(t *testing.T, top string, owner uint32) {
 	}
 }
 
-// TestAWorkspaceCannotStrikeBack makes each attack as root, as an ordinary user and in a container. The control is the same script without a
-// sandbox, in which each of them leaves what it is after.
+// TestAWorkspaceCannotStrikeBack makes each attack on a workspace on every front. The control is the same script without a sandbox, in which
+// each of them leaves what it is after.
 func TestAWorkspaceCannotStrikeBack(t *testing.T) {
 	Require(t, needShim, needImage)
 	// The policy's patterns are about a repository's top, which here lies one folder deeper.
 	pol := strings.NewReplacer("/frozen", "frozen", "/keys", "keys").Replace(workspacePolicy)
-	t.Run("control", func(t *testing.T) {
-		top := t.TempDir()
-		arena(t, top, 0)
-		if out, err := exec.Command("sh", "-c", attackScript(top)).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if got := planted(top); len(got) != len(attacks) {
-			t.Errorf("only %d of %d attacks work where nothing is protected: %q", len(got), len(attacks), got)
-		}
-	})
-	eachPerson(t, func(t *testing.T, p person) {
+	top := t.TempDir()
+	arena(t, top, 0)
+	if out, err := exec.Command("sh", "-c", attackScript(top)).CombinedOutput(); err != nil {
+		t.Fatalf("the control: %v: %s", err, out)
+	}
+	control := planted(top)
+	eachPersonAndRanged(t, func(t *testing.T, p person) {
 		arena(t, p.workspace(), p.id)
 		p.write(t, ownPolicy, pol)
 		got := p.run(t, "--report", "--", "sh", "-c", attackScript(p.workspace())+"echo fine >fine; cat fine")
 		if got.Code != 0 || got.Stdout != "fine\n" {
 			t.Errorf("the session: %s", got)
 		}
-		if names := planted(p.workspace()); len(names) > 0 {
-			t.Errorf("planted: %q", names)
-		}
+		judge(t, "run-"+p.name, control, planted(p.workspace()))
 		contains(t, "the report", got.Stderr, "protected", "/.git/hooks/pre-commit: ")
 	})
 	t.Run("container", func(t *testing.T) {
@@ -178,9 +121,7 @@ func TestAWorkspaceCannotStrikeBack(t *testing.T) {
 			if b, err := os.ReadFile(filepath.Join(top, "fine")); got.Code != 0 || string(b) != "fine\n" {
 				t.Errorf("the session: %s, %v", got, err)
 			}
-			if names := planted(top); len(names) > 0 {
-				t.Errorf("planted: %q", names)
-			}
+			judge(t, "shim-"+d.Engine.Name, control, planted(top))
 		})
 	})
 }
