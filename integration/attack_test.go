@@ -64,7 +64,7 @@ type servant struct {
 // serve starts a command that ends as a probe that serves.
 func serve(t testing.TB, cmd *exec.Cmd, place attack.Place) *servant {
 	t.Helper()
-	cmd.Stderr = &note{t: t}
+	cmd.Stderr, cmd.Cancel = &note{t: t}, endsByItself
 	in, out := talk(t, cmd)
 	t.Cleanup(func() {
 		in.Close() // it ends
@@ -74,6 +74,9 @@ func serve(t testing.TB, cmd *exec.Cmd, place attack.Place) *servant {
 	})
 	return &servant{in, bufio.NewReaderSize(out, 1<<20), place}
 }
+
+// endsByItself is the Cancel of a command that is not killed when its test's context ends, just before it is cleaned up.
+func endsByItself() error { return os.ErrProcessDone }
 
 // note keeps what a command says on standard error for the log of a test.
 type note struct{ t testing.TB }
@@ -124,8 +127,8 @@ type ground struct {
 
 const untouched = "untouched\n"
 
-// newRange makes a canary: a folder of the host that every user may read and write, with a secret in it.
-func newRange(t testing.TB) *ground {
+// newGround makes a canary: a folder of the host that every user may read and write, with a secret in it.
+func newGround(t testing.TB) *ground {
 	t.Helper()
 	dir, err := os.MkdirTemp("/srv", "canary-")
 	if err != nil {
@@ -250,10 +253,10 @@ func (r *ground) control(t testing.TB, s *servant, a attack.Attack) (says string
 	return fmt.Sprintf(failed+": %s; the internet saw %d events", got, len(saw.events)), false
 }
 
-// contained makes an attack between the walls, and tells how it went, and what of it went through.
-func (r *ground) contained(t testing.TB, s *servant, a attack.Attack) (says string, escaped []string) {
+// contained makes an attack between the walls, with flags for the probe, and tells how it went, and what of it went through.
+func (r *ground) contained(t testing.TB, s *servant, a attack.Attack, flags ...string) (says string, escaped []string) {
 	t.Helper()
-	got, saw := r.watch(t, s, a.Words(s.place))
+	got, saw := r.watch(t, s, append(flags, a.Words(s.place)...))
 	if len(saw.events) > 0 {
 		escaped = append(escaped, "the internet saw\n"+lab.Join(saw.events))
 	}
@@ -321,7 +324,7 @@ func TestAttacks(t *testing.T) {
 	against := slices.DeleteFunc(attack.All(), func(a attack.Attack) bool { return a.Wall == attack.Workspace })
 	for _, f := range fronts {
 		t.Run(f.name, func(t *testing.T) {
-			r := newRange(t)
+			r := newGround(t)
 			box := f.up(t, r, onlyGood)
 			open := map[attack.Down]*servant{
 				attack.Outside:   f.down(t, r, attack.Outside),

@@ -28,7 +28,7 @@ var fronts = []front{
 	{"shim-v2-user", inContainer("v2", nil, true), besideContainer("v2")},
 	{"run-root", inRun(func(t testing.TB) person { return newPerson(t, "root", 0) }), onHost},
 	{"run-user", inRun(func(t testing.TB) person { return newPerson(t, "user", 4711) }), onHost},
-	{"run-ranged", inRun(newRanged), onHost},
+	{"run-ranged", inRun(newGroundd), onHost},
 }
 
 // inContainer has the agent in a container under the shim: as its first process, or as one that is added for a user who is not root.
