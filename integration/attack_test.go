@@ -230,7 +230,7 @@ func (r *ground) calm(t testing.TB) {
 const failed = "FAILED"
 
 // unknown are the answers of a kernel that has no such thing: there is no way out there, with or without a wall.
-var unknown = []string{"ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"}
+var unknown = []string{"ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENOTSUP"}
 
 // control makes the control of an attack, and tells how it went, and whether it shows what it must.
 func (r *ground) control(t testing.TB, s *servant, a attack.Attack) (says string, ok bool) {

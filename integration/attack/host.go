@@ -7,6 +7,7 @@ var host = []Attack{
 	{ID: "host.address", Tries: "reach a service on the host's own address", Wall: Network, Invariant: "I1", Source: "ip(7)", Try: "tcp 45.67.90.2:{HOST}", Down: Outside, Shows: Host},
 	{ID: "host.gate", Tries: "reach a service on the host through its side of the link", Wall: Network, Invariant: "I1", Source: "ip(7)", Try: "tcp 10.200.0.1:{HOST}", Control: []string{"tcp 45.67.90.2:{HOST}"}, Down: Outside, Shows: Host},
 	{ID: "host.abstract", Tries: "reach an abstract socket of the host", Wall: Network, Invariant: "I4", Source: "unix(7)", Try: "unix @cofferdam-lab-host", Down: Outside, Shows: Host},
+	{ID: "host.sockets", Tries: "reach any Unix socket that it can see, and those of engines", Wall: Network, Invariant: "I4", Source: "unix(7)", Try: "unix-any", Down: Outside, Shows: Answer},
 
 	{ID: "file.read", Tries: "read a file of the host by its path", Wall: Files, Invariant: "I4", Source: "open(2)", Try: "read {SECRET}", Down: Outside, Shows: Secret},
 	{ID: "file.read-root", Tries: "read a file of the host through the first process's root", Wall: Files, Invariant: "I4", Source: "proc_pid_root(5)", Try: "read /proc/1/root{SECRET}", Down: Outside, Shows: Secret},

@@ -38,7 +38,7 @@ type attempt struct {
 var attempts = map[string]attempt{}
 
 func main() {
-	if len(os.Args) > 2 && os.Args[1] == "-patience" {
+	for len(os.Args) > 2 && os.Args[1] == "-patience" { // the last one counts
 		d, err := time.ParseDuration(os.Args[2])
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "probe:", err)
