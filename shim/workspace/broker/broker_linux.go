@@ -177,9 +177,10 @@ func (w *worker) outcome(n *notification) (out outcome) {
 	if do == nil || w.given(n) {
 		return resumed
 	}
+	leased := false
 	for i := range maxAgain {
 		w.closeOpened()
-		w.settle(true)
+		w.settle(leased)
 		w.seen, w.byFile = w.seen[:0], false
 		r := &request{worker: w, n: *n, began: w.names.moves()}
 		root, err := r.meet()
@@ -203,7 +204,7 @@ func (w *worker) outcome(n *notification) (out outcome) {
 		if !out.again {
 			return out
 		}
-		if out.leased { // no names are held here
+		if leased = out.leased; leased { // no names are held here
 			<-time.After(leaseWait)
 		}
 	}

@@ -18,11 +18,13 @@ import (
 // has that open for writing any more, its text is judged, and takes its place or does not. So what lies there was judged as it lies there.
 //
 // No call tells that a file was closed. A draft is looked at with each call that is asked about, a moment later, and when somebody opens the file
-// itself: there is a lease on that, so that who reads what was just written waits until it is there. Where there is no lease to be had, as on
-// some network file systems, the moment is all.
+// itself: there is a lease on that, so that who reads what was just written waits until it is there. Who opens the file before that is given it at once, as
+// it is: then there is no lease until he has closed it, and a moment more. Where there is none to be had, as on some network file systems, the
+// moment is all.
 type drafts struct {
 	n        atomic.Int32 // those that are not settled
 	watched  atomic.Bool  // somebody looks again and again
+	yielded  atomic.Bool  // a lease was given back since then
 	settling sync.Mutex   // held from the look at a draft to its end
 
 	mu   sync.Mutex // guards open
@@ -33,10 +35,12 @@ type drafts struct {
 type draft struct {
 	entry             // with a descriptor of its own
 	file  *os.File    // of the memory, for reading
-	place *os.File    // itself: there is a lease on it, and to open it would be to wait for that
+	place *os.File    // itself, which nobody else has open while it is leased
 	began unix.Stat_t // of the memory file
 	who   credentials
 	made  bool
+
+	leased bool // to open the place is to wait for us; guarded by drafts.mu
 }
 
 // maxDrafts bounds those that are open at a time.
@@ -110,7 +114,7 @@ func (r *request) keepDraft(key inode, e entry, place, memory int, mode uint32, 
 		d.close()
 		return err
 	}
-	_, _ = unix.FcntlInt(uintptr(place), unix.F_SETLEASE, unix.F_WRLCK)
+	d.lease()
 	if r.drafts.open == nil {
 		r.drafts.open = map[inode]*draft{}
 	}
@@ -127,9 +131,29 @@ func (d *draft) close() {
 	unix.Close(d.parent)
 }
 
+// lease takes a lease on the place, if nobody else has it open.
+func (d *draft) lease() {
+	_, err := unix.FcntlInt(d.place.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	d.leased = err == nil
+}
+
+// awaited reports whether somebody waits for the lease.
+func (d *draft) awaited() bool {
+	held, err := unix.FcntlInt(d.place.Fd(), unix.F_GETLEASE, 0)
+	return err != nil || held != unix.F_WRLCK // then it is what the lease is to become (fcntl(2))
+}
+
+func (d *draft) yield() {
+	_, _ = unix.FcntlInt(d.place.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	d.leased = false
+}
+
 // watch settles drafts whose writers make no further call that would.
 func (b *broker) watch() {
-	for wait := time.Millisecond; ; wait = min(2*wait, maxWatch) {
+	for wait := minWatch; ; wait = min(2*wait, maxWatch) {
+		if b.drafts.yielded.Swap(false) {
+			wait = minWatch
+		}
 		<-time.After(wait)
 		b.settleAll(false)
 		if b.drafts.n.Load() > 0 {
@@ -142,23 +166,33 @@ func (b *broker) watch() {
 	}
 }
 
-// maxWatch is how late a draft takes effect that was held open for long.
-const maxWatch = 50 * time.Millisecond
+// A draft that was held open takes effect as late as maxWatch, where nobody waits for it, and of which the lease was just given back, as minWatch.
+const (
+	minWatch = time.Millisecond
+	maxWatch = 50 * time.Millisecond
+)
+
+// yield settles drafts when somebody waits for one.
+func (b *broker) yield(opened <-chan os.Signal) {
+	for range opened {
+		b.settleAll(false)
+	}
+}
 
 // settleAll is settle on a thread of its own.
-func (b *broker) settleAll(asked bool) {
+func (b *broker) settleAll(all bool) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // it ends with its ids
-		(&worker{broker: b, as: unknown}).settle(asked)
+		(&worker{broker: b, as: unknown}).settle(all)
 	}()
 	<-done
 }
 
-// settle has the drafts take effect that nobody writes to any more. asked says that somebody may wait for one: he does not for those that are
-// still written to.
-func (w *worker) settle(asked bool) {
+// settle has the drafts take effect that nobody writes to any more. For those that are still written to nobody is to wait: who opens such a place gets
+// it, and, if all is set, whoever does so next.
+func (w *worker) settle(all bool) {
 	d := &w.drafts
 	if d.n.Load() == 0 {
 		return
@@ -168,12 +202,16 @@ func (w *worker) settle(asked bool) {
 	ready := map[inode]*draft{}
 	d.mu.Lock()
 	for key, draft := range d.open {
+		awaited := draft.leased && draft.awaited() // first: who opens it once the writer has ended waits for what that one wrote
 		switch {
 		case w.finished(draft):
 			ready[key] = draft
 			delete(d.open, key)
-		case asked:
-			_, _ = unix.FcntlInt(draft.place.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		case awaited, draft.leased && all:
+			draft.yield()
+			d.yielded.Store(true)
+		case !draft.leased && !all:
+			draft.lease()
 		}
 	}
 	d.mu.Unlock()

@@ -16,6 +16,7 @@ func filter(pid int) syscalls.Filter {
 	allow("fcntl", unix.SYS_FCNTL, "F_GETFL", syscalls.Is(1, unix.F_GETFL))
 	allow("fcntl", unix.SYS_FCNTL, "F_SETFL", syscalls.Is(1, unix.F_SETFL))
 	allow("fcntl", unix.SYS_FCNTL, "F_SETLEASE, to see that nobody writes", syscalls.Is(1, unix.F_SETLEASE))
+	allow("fcntl", unix.SYS_FCNTL, "F_GETLEASE, to see that somebody waits", syscalls.Is(1, unix.F_GETLEASE))
 	allow("fcntl", unix.SYS_FCNTL, "F_OFD_SETLKW, to take turns with other brokers", syscalls.Is(1, unix.F_OFD_SETLKW))
 	allow("fcntl", unix.SYS_FCNTL, "F_DUPFD_CLOEXEC", syscalls.Is(1, unix.F_DUPFD_CLOEXEC))
 	for _, request := range []int{notifyReceive, notifySend, notifyValid, notifyAdd, notifySetFlags} {

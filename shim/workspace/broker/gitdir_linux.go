@@ -79,6 +79,9 @@ func (r *request) ceasesGit(e entry, happened *[]func()) (workspace.Verdict, err
 	}
 	v, err := eachConfig(e, func(config entry, _ uint32) (workspace.Verdict, error) {
 		f, err := r.texts.judge(config, nil)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return free, err
+		}
 		if err != nil {
 			return protected(config.base, err.Error()), nil
 		}

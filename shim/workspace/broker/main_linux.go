@@ -249,11 +249,7 @@ func serveSandbox(trees int) error {
 	}
 	opened := make(chan os.Signal, 1) // what there is a lease on
 	signal.Notify(opened, unix.SIGIO)
-	go func() {
-		for range opened {
-			b.settleAll(true)
-		}
-	}()
+	go b.yield(opened)
 	program, err := filter(os.Getpid()).Program()
 	if err == nil {
 		err = load.Filter(program)
@@ -304,7 +300,7 @@ func (b *broker) obey(socket int) error {
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		case n == 0:
-			b.settleAll(true)
+			b.settleAll(false)
 			return nil
 		}
 		switch message[0] {
@@ -331,7 +327,7 @@ func (b *broker) obey(socket int) error {
 }
 
 func (b *broker) reply(socket int) error {
-	b.settleAll(true)
+	b.settleAll(false)
 	f, err := memoryFile("broker-report", b.report.read())
 	if err != nil {
 		return err

@@ -185,8 +185,11 @@ func (b *broker) refuse(t *tree, name string, v workspace.Verdict) outcome {
 	return outcome{errno: unix.EROFS}
 }
 
-// refuseText is refuse for what the text that is, or would be, at an entry says.
+// refuseText is refuse for what the text that is, or would be, at an entry says. It may be that it could not be read yet.
 func (b *broker) refuseText(e entry, v workspace.Verdict, err error) outcome {
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return failed(err)
+	}
 	v.Reason = err.Error()
 	return b.refuse(e.tree, e.name(), v)
 }

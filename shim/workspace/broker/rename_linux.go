@@ -120,6 +120,9 @@ func (r *request) refuseMove(from, to entry, moved unix.Stat_t, happened *[]func
 				*happened = append(*happened, f)
 				return nil
 			}
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return err
+			}
 			out = r.refuseText(at, old, err)
 		case old.Kind != workspace.Free:
 			out = r.refuse(from.tree, path.Join(from.name(), below), old)

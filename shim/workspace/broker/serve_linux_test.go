@@ -31,6 +31,8 @@ var acts = map[string]struct {
 	interruptible bool
 }{
 	"write many files":           {do: writeMany},
+	"write files for ever":       {do: writeForEver},
+	"save a text":                {do: saveText},
 	"make a folder":              {do: makeFolder, interruptible: true},
 	"make one folder or another": {do: makeFolder, interruptible: true},
 }
