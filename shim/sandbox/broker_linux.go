@@ -189,9 +189,10 @@ func (d *doorkeeper) close() error {
 	if !first {
 		return nil
 	}
-	for _, f := range append(files.Trees, files.Mounts) {
-		f.Close() // may be nil
+	for _, t := range files.Trees {
+		t.Close()
 	}
+	files.Mounts.Close() // may be nil
 	var errs [2]error
 	if control != nil {
 		errs[0] = control.Close()

@@ -457,7 +457,7 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 }
 
 // keepDoor makes ready what answers an agent that wants to write to a workspace.
-func (s *Sandbox) keepDoor(pid int, written []*os.File) error {
+func (s *Sandbox) keepDoor(pid int, written []broker.Tree) error {
 	if len(written) == 0 {
 		return nil
 	}

@@ -16,7 +16,7 @@ import (
 // shareTrees opens, for each workspace, the file by which the brokers of all sandboxes with this workspace take turns, and puts the workspaces
 // in an order that is the same for all. A file is there as long as somebody has it open; those of a sandbox that was killed go with the next one.
 // Sandboxes of different users, or of one workspace within another, share none.
-func shareTrees(dir string, trees []*os.File) (files []*os.File, err error) {
+func shareTrees(dir string, trees []broker.Tree) (files []*os.File, err error) {
 	release, err := lockShared(dir)
 	if err != nil {
 		return nil, err
@@ -37,13 +37,13 @@ func shareTrees(dir string, trees []*os.File) (files []*os.File, err error) {
 		if err := unix.Fstat(int(t.Fd()), &st); err != nil {
 			return nil, os.NewSyscallError("fstat", err)
 		}
-		places[t] = place{st.Dev, st.Ino}
+		places[t.File] = place{st.Dev, st.Ino}
 	}
-	slices.SortFunc(trees, func(a, b *os.File) int {
-		return cmp.Or(cmp.Compare(places[a].dev, places[b].dev), cmp.Compare(places[a].ino, places[b].ino))
+	slices.SortFunc(trees, func(a, b broker.Tree) int {
+		return cmp.Or(cmp.Compare(places[a.File].dev, places[b.File].dev), cmp.Compare(places[a.File].ino, places[b.File].ino))
 	})
 	for _, t := range trees {
-		p := places[t]
+		p := places[t.File]
 		f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%x-%x", p.dev, p.ino)), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return files, err

@@ -4,11 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"cofferdam.dev/cofferdam/shim/workspace/broker"
 )
 
 func TestWorkspacesAreShared(t *testing.T) {
 	top, dir := t.TempDir(), filepath.Join(t.TempDir(), "shared")
-	open := func(names ...string) (trees []*os.File) {
+	open := func(names ...string) (trees []broker.Tree) {
 		for _, name := range names {
 			if err := os.MkdirAll(filepath.Join(top, name), 0o755); err != nil {
 				t.Fatal(err)
@@ -18,11 +20,11 @@ func TestWorkspacesAreShared(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { f.Close() })
-			trees = append(trees, f)
+			trees = append(trees, broker.Tree{File: f})
 		}
 		return trees
 	}
-	share := func(trees []*os.File) []*os.File {
+	share := func(trees []broker.Tree) []*os.File {
 		files, err := shareTrees(dir, trees)
 		if err != nil {
 			t.Fatal(err)

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/shim/workspace/broker"
 	"cofferdam.dev/cofferdam/spec"
 )
 
@@ -101,7 +105,7 @@ func (s *sources) openRoot(original *specs.Spec, h spec.Host) (err error) {
 
 // verify compares what the runtime mounted in the container of process pid with what was checked. It must run after the container
 // was created and before it is started. It returns the workspaces that may be written to, as they are mounted there.
-func (s *sources) verify(pid int) (written []*os.File, err error) {
+func (s *sources) verify(pid int) (written []broker.Tree, err error) {
 	if len(s.files) == 0 && s.root == nil {
 		return nil, nil
 	}
@@ -144,8 +148,12 @@ func (s *sources) verify(pid int) (written []*os.File, err error) {
 		}
 		got := os.NewFile(uintptr(fd), r.Path)
 		same, err := sameFile(got, s.files[i])
+		var below []string
 		if err == nil && same && r.Access == spec.Write {
-			written = append(written, got)
+			below, err = writableBelow(r.Source)
+		}
+		if err == nil && same && r.Access == spec.Write {
+			written = append(written, broker.Tree{File: got, Below: below})
 		} else {
 			got.Close()
 		}
@@ -157,6 +165,27 @@ func (s *sources) verify(pid int) (written []*os.File, err error) {
 		}
 	}
 	return written, nil
+}
+
+// writableBelow returns the paths, relative to a folder of the host, at which something is mounted that may be written to. What is mounted there read-only is to
+// be that for an agent as well.
+func writableBelow(folder string) (names []string, err error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(folder))
+	if err != nil {
+		return nil, fmt.Errorf("mounts in %s: %w", folder, err)
+	}
+	shut := map[string]bool{} // of several in one place one hides the others: all must be such
+	for _, m := range mounts {
+		if name, ok := strings.CutPrefix(m.Mountpoint, folder+"/"); ok {
+			shut[name] = shut[name] || slices.Contains(strings.Split(m.Options, ","), "ro")
+		}
+	}
+	for name, is := range shut {
+		if !is {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 func sameFile(a, b *os.File) (bool, error) {

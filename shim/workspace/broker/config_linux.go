@@ -22,14 +22,25 @@ type Config struct {
 	Rules   workspace.Rules
 	// OneID says that the process is root of a user namespace in which all whom it serves have its own id, and so needs no right.
 	OneID bool
+
+	// Below is what Tree.Below has, of each of Files.Trees; Command sets it.
+	Below [][]string
 }
 
 // Files is what a broker works with. All belong to the caller.
 type Files struct {
-	Mounts *os.File   // the sandbox's mount namespace
-	Trees  []*os.File // its workspaces, as mounted there (O_PATH)
+	Mounts *os.File // the sandbox's mount namespace
+	Trees  []Tree   // its workspaces
 	// Shared has a file of SharedSize bytes for each of Trees, the same for all sandboxes that have it. The order of those of several is the same for all.
 	Shared []*os.File
+}
+
+// A Tree is a workspace.
+type Tree struct {
+	*os.File // its top, as mounted in the sandbox (O_PATH)
+
+	// Below are paths, relative to the top, at which something else is mounted that may be written to as well. The rest stays read-only.
+	Below []string
 }
 
 // The descriptors that the process is started with.
@@ -55,6 +66,11 @@ func Command(binary string, c Config, f Files) (cmd *exec.Cmd, control *Control,
 	if _, err := workspace.NewJudge(c.Rules); err != nil {
 		return nil, nil, nil, fmt.Errorf("describe broker: %w", err)
 	}
+	c.Below = nil
+	var tops []*os.File
+	for _, t := range f.Trees {
+		tops, c.Below = append(tops, t.File), append(c.Below, t.Below)
+	}
 	config, err := memoryFile("broker-config", c)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("describe broker: %w", err)
@@ -69,7 +85,7 @@ func Command(binary string, c Config, f Files) (cmd *exec.Cmd, control *Control,
 		Path: binary,
 		Args: []string{"cofferdam-broker", c.Sandbox, keep(c), strconv.Itoa(len(f.Trees))},
 		Env:  []string{"GOGC=50"}, Dir: "/",
-		ExtraFiles:  slices.Concat([]*os.File{child, f.Mounts, config}, f.Trees, f.Shared),
+		ExtraFiles:  slices.Concat([]*os.File{child, f.Mounts, config}, tops, f.Shared),
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	return cmd, &Control{os.NewFile(uintptr(pair[0]), "broker")}, func() { child.Close(); config.Close() }, nil

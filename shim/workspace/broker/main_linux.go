@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -53,6 +52,13 @@ func enter(sandbox string, keep uint64, trees int) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("set not dumpable: %w", err)
 	}
+	config, err := readConfig()
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	if len(config.Below) != trees {
+		return errors.New("read configuration: it is about other workspaces")
+	}
 	self, err := unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open own program: %w", err)
@@ -72,6 +78,7 @@ func enter(sandbox string, keep uint64, trees int) error {
 		{"copy the sandbox's mounts", func() error { return unix.Unshare(unix.CLONE_NEWNS) }},
 		{"keep the mounts private", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
 		{"put the workspaces in their places", func() error { return placeTrees(clones) }},
+		{"make what is mounted in the workspaces writable", func() error { return openBelow(config.Below) }},
 	} {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -124,6 +131,8 @@ func openProc() (int, error) {
 	return unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
+var writable = unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+
 // A clone is a writable copy of a workspace's mount, and where the original is.
 type clone struct {
 	fd int
@@ -141,7 +150,7 @@ func cloneTrees(proc, trees int) (all []clone, err error) {
 		if c.fd, err = unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE); err != nil {
 			return nil, err
 		}
-		if err := unix.MountSetattr(c.fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		if err := unix.MountSetattr(c.fd, "", unix.AT_EMPTY_PATH, &writable); err != nil {
 			return nil, err
 		}
 		all = append(all, c)
@@ -158,6 +167,25 @@ func placeTrees(all []clone) error {
 		}
 		if err := unix.Dup3(c.fd, fdTrees+i, 0); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// openBelow makes mounts in the workspaces writable. They are mounts of this copy now, or there is no right over them. What is not there any more, or what the
+// kernel keeps read-only in this user namespace, stays as it is.
+func openBelow(all [][]string) error {
+	for i, names := range all {
+		for _, name := range names {
+			fd, err := unix.Openat2(fdTrees+i, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
+			if err != nil {
+				continue
+			}
+			err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &writable)
+			unix.Close(fd)
+			if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
 		}
 	}
 	return nil
@@ -221,6 +249,7 @@ func serveSandbox(trees int) error {
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
+	unix.Close(fdConfig)
 	b := &broker{proc: fdMounts, oneID: config.OneID, report: newRecorder()}
 	if err := b.know(); err != nil {
 		return fmt.Errorf("read /proc/self: %w", err)
@@ -277,10 +306,12 @@ func (b *broker) know() error {
 }
 
 func readConfig() (c Config, err error) {
-	f := os.NewFile(fdConfig, "config")
-	defer f.Close()
-	text, err := io.ReadAll(io.NewSectionReader(f, 0, 64<<20))
-	if err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(fdConfig, &st); err != nil {
+		return c, err
+	}
+	text := make([]byte, st.Size)
+	if _, err := unix.Pread(fdConfig, text, 0); err != nil {
 		return c, err
 	}
 	return c, json.Unmarshal(text, &c)
