@@ -337,8 +337,9 @@ func (b *broker) obey(socket int) error {
 		switch message[0] {
 		case sayListener:
 			f, err := received(oob[:m])
-			if err != nil {
-				return err
+			if err != nil { // there is no room for it: calls of those processes fail, and of no others
+				fmt.Fprintln(os.Stderr, "cofferdam-broker: a listener:", err)
+				continue
 			}
 			go func() { // ends with the last process under that filter
 				if err := b.serve(listener(f.Fd()), threads()); err != nil {
