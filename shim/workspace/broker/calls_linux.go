@@ -176,6 +176,11 @@ func (r *request) setAttribute(o object) outcome {
 			return resumed
 		}
 	}
+	if name == "system.posix_acl_access" || name == "system.posix_acl_default" {
+		if err := r.ownList(value); err != nil {
+			return failed(err)
+		}
+	}
 	return r.attribute(o, func(fd int) error { return unix.Fsetxattr(fd, name, value, r.arg(4)) })
 }
 

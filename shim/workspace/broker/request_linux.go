@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strconv"
 	"strings"
@@ -296,6 +297,32 @@ func (r *request) ownID(file string, id int) (int, error) {
 		return 0, err
 	}
 	return mapped(string(b[:n]), uint32(id))
+}
+
+// ownList makes the ids of an access control list, which the caller has from its user namespace, those of this process's (acl(5);
+// linux/posix_acl_xattr.h). What is no such list is the kernel's to refuse.
+func (r *request) ownList(list []byte) error {
+	const (
+		head, size  = 4, 8 // of the list and of an entry: tag, permissions, id
+		user, group = 0x02, 0x08
+	)
+	for at := head; at+size <= len(list); at += size {
+		entry := list[at : at+size]
+		file := "uid_map"
+		switch binary.LittleEndian.Uint16(entry) {
+		case user:
+		case group:
+			file = "gid_map"
+		default:
+			continue
+		}
+		id, err := r.ownID(file, int(int32(binary.LittleEndian.Uint32(entry[4:]))))
+		if err != nil {
+			return err
+		}
+		binary.LittleEndian.PutUint32(entry[4:], uint32(id))
+	}
+	return nil
 }
 
 // mapped looks an id up in a map. One that is not in there is none, as to chown(2).
