@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
@@ -188,11 +189,18 @@ func (t *terminal) resize() {
 	}
 }
 
+// lastOutput is how long output is waited for that may still come when nothing runs in the sandbox any more: an agent can have handed its terminal
+// to somebody elsewhere, who keeps it.
+const lastOutput = time.Second
+
 // close waits for the last output, which comes when the sandbox has ended, and gives everything back.
 func (t *terminal) close() error {
 	if t.master == nil {
 		return errors.Join(t.socket.Close(), t.child.Close())
 	}
-	<-t.copied // before the caller's terminal does again what the sandbox's has done
+	select { // before the caller's terminal does again what the sandbox's has done
+	case <-t.copied:
+	case <-time.After(lastOutput):
+	}
 	return errors.Join(t.detach(), t.master.Close())
 }

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -126,6 +127,11 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, sb.Close()) }()
+	streams, err := newStreams(stdio)
+	if err != nil {
+		return 0, fmt.Errorf("streams: %w", err)
+	}
+	defer func() { err = errors.Join(err, streams.close()) }() // after the container's end
 	// Two things that take about as long, and do not need each other.
 	made := make(chan error, 1)
 	go func() { made <- r.makeRoot(asked.Bundle, tools) }()
@@ -136,9 +142,10 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := errors.Join(err, <-made); err != nil {
 		return 0, err
 	}
-	if err := c.start(stdio); err != nil {
+	if err := c.start(streams.given); err != nil {
 		return 0, err
 	}
+	streams.start()
 	if err := sb.Attach(ctx, c.pid); err != nil {
 		return 0, err
 	}
