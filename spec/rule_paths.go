@@ -14,12 +14,21 @@ var (
 		"/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
 		"/sys/devices/virtual/powercap",
 	}
+	// hostMemory has files that only root of the host may read, which the root of a container is where no user namespace is between: what
+	// each page of its memory is used for, and by whom, and how the kernel's own is laid out. Exploits look there for their place.
+	hostMemory = []string{
+		"/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/pagetypeinfo", "/proc/slabinfo", "/proc/vmallocinfo",
+	}
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
 // rulePaths makes masked and read-only paths the union of the spec's and the default ones.
 func rulePaths(p *pass) (err error) {
-	p.out.Linux.MaskedPaths, err = p.paths("linux.maskedPaths", p.in.Linux.MaskedPaths, maskedPaths)
+	masked := maskedPaths
+	if !p.host.Rootless {
+		masked = slices.Concat(masked, hostMemory)
+	}
+	p.out.Linux.MaskedPaths, err = p.paths("linux.maskedPaths", p.in.Linux.MaskedPaths, masked)
 	if err != nil {
 		return err
 	}
