@@ -9,6 +9,7 @@ import (
 	cshim "github.com/containerd/containerd/v2/pkg/shim"
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/containerd/v2/plugins"
+	runc "github.com/containerd/go-runc"
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"golang.org/x/sys/unix"
@@ -38,6 +39,9 @@ func initTask(ic *plugin.InitContext) (any, error) {
 	}
 	inner, err := task.NewTaskService(ic.Context, publisher.(cshim.Publisher), sd.(shutdown.Service))
 	if err != nil {
+		return nil, err
+	}
+	if runc.Monitor, err = newNullMonitor(runc.Monitor); err != nil { // NewTaskService has set it
 		return nil, err
 	}
 	s := newService(inner, sandbox.DefaultPaths())
