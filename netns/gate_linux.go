@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/netns/fault"
 )
 
 // A Gate is an open GATE: it keeps the namespace alive until it is closed. Its
@@ -57,7 +59,10 @@ func Setup(ctx context.Context, dir, id string) (*Gate, error) {
 	}
 	pin.Close()
 
-	g, err := makeGate(path)
+	var g *Gate
+	if err = fault.Point("gate", "file to pin it at"); err == nil {
+		g, err = makeGate(path)
+	}
 	if err == nil && ctx.Err() != nil {
 		g.Close()
 		err = ctx.Err()
@@ -83,38 +88,43 @@ func New(ctx context.Context) (*Gate, error) {
 // file at path, first of all: from then on Teardown can find it.
 func makeGate(path string) (*Gate, error) {
 	var ns *os.File
-	err := onThread(func() (err error) {
+	err := onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("create network namespace: %w", err)
-		}
-		if path == "" {
-			ns, err = os.Open(ownNet)
-		} else if err = unix.Mount(ownNet, path, "", unix.MS_BIND, ""); err != nil {
-			err = fmt.Errorf("pin network namespace at %s: %w", path, err)
-		} else {
-			ns, err = openPin(path)
-		}
-		if err != nil {
-			return err
-		}
-		if err := GateSysctls().apply(); err != nil {
-			return err
 		}
 		h, err := openNetlink()
 		if err != nil {
 			return err
 		}
 		defer h.Close()
-		if err := h.LinkSetUp(index(loIndex)); err != nil {
-			return fmt.Errorf("set lo up: %w", err)
-		}
-		if err := h.RouteAdd(&anyIP); err != nil {
-			return fmt.Errorf("add route local 0.0.0.0/0: %w", err)
-		}
-		return nil
+		return steps{
+			{"namespace", func() (err error) {
+				if path == "" {
+					ns, err = os.Open(ownNet)
+				} else if err = unix.Mount(ownNet, path, "", unix.MS_BIND, ""); err != nil {
+					err = fmt.Errorf("pin network namespace at %s: %w", path, err)
+				} else {
+					ns, err = openPin(path)
+				}
+				return err
+			}},
+			{"sysctls", GateSysctls().apply},
+			{"lo", func() error {
+				if err := h.LinkSetUp(index(loIndex)); err != nil {
+					return fmt.Errorf("set lo up: %w", err)
+				}
+				return nil
+			}},
+			{"AnyIP", func() error {
+				if err := h.RouteAdd(&anyIP); err != nil {
+					return fmt.Errorf("add route local 0.0.0.0/0: %w", err)
+				}
+				return nil
+			}},
+		}.run("gate")
 	})
 	if err == nil {
-		err = Rules().apply(ns)
+		err = steps{{"rules", func() error { return Rules().apply(ns) }}}.run("gate")
 	}
 	if err != nil {
 		if ns != nil {
@@ -138,6 +148,27 @@ func Open(dir, id string) (*Gate, error) {
 		return nil, err
 	}
 	return &Gate{ns: ns}, nil
+}
+
+// steps are what there is to do, in this order. Each but the last leaves
+// something to the next, at which whoever does them may be killed.
+type steps []struct {
+	name string
+	do   func() error
+}
+
+// run does them until one fails. kind is what they make: after each there is a
+// fault point.
+func (all steps) run(kind string) error {
+	for _, s := range all {
+		if err := s.do(); err != nil {
+			return err
+		}
+		if err := fault.Point(kind, s.name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Do runs f inside GATE, see [Do].

@@ -7,6 +7,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"cofferdam.dev/cofferdam/netns/fault"
 )
 
 // ownNet is the network namespace of the thread that opens it.
@@ -83,6 +85,9 @@ func dropPin(path string) error {
 		if err != nil {
 			return fmt.Errorf("unmount gate %s: %w", path, err)
 		}
+	}
+	if err := fault.Point("teardown", "file to pin the gate at"); err != nil {
+		return err
 	}
 	if err := unix.Unlink(path); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove gate %s: %w", path, err)

@@ -36,7 +36,7 @@ func (g *Gate) Attach(box *os.File) error {
 	defer inGate.Close()
 	if err := Do(box, func() (err error) {
 		// Before eth0, which is born with them.
-		if err = BoxSysctls().apply(); err == nil {
+		if err = (steps{{"box's sysctls", BoxSysctls().apply}}).run("veth"); err == nil {
 			inBox, err = openNetlink()
 		}
 		return err
@@ -45,20 +45,19 @@ func (g *Gate) Attach(box *os.File) error {
 	}
 	defer inBox.Close()
 
-	gate, err := createVeth(inGate, box)
-	if err != nil {
-		return err
-	}
-	err = configureGate(inGate, gate)
-	if err == nil {
-		if err = configureBox(inBox); err != nil {
-			err = fmt.Errorf("box: %w", err)
-		}
-	}
-	if err == nil {
-		err = waitUp(inGate, gate)
-	}
-	if err != nil {
+	gate := 0
+	err := steps{
+		{"cable", func() (err error) { gate, err = createVeth(inGate, box); return err }},
+		{"gate's end", func() error { return configureGate(inGate, gate) }},
+		{"box's end", func() error {
+			if err := configureBox(inBox); err != nil {
+				return fmt.Errorf("box: %w", err)
+			}
+			return nil
+		}},
+		{"carrier", func() error { return waitUp(inGate, gate) }},
+	}.run("veth")
+	if err != nil && gate != 0 {
 		_ = inGate.LinkDel(index(gate))
 	}
 	return err

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 )
 
@@ -101,11 +102,13 @@ func (m shimManager) Stop(ctx context.Context, id string) (cshim.StopStatus, err
 		return cshim.StopStatus{}, err
 	}
 	status, err := m.removeContainer(ctx, namespace, id, filepath.Join(filepath.Dir(bundle), id))
+	err = errors.Join(err, fault.Point("delete", "container"))
 	if sandbox.Owned(m.paths, name) { // its shim lives: it has other containers, and takes this one's sandbox down itself
 		log.G(ctx).WithField("sandbox", name).Warn("left to its living shim")
 	} else if terr := sandbox.Teardown(m.paths, name); terr != nil {
 		log.G(ctx).WithError(terr).Error("tear down sandbox") // the container is gone; gc tries again
 	}
+	err = errors.Join(err, fault.Point("delete", "sandbox"))
 	m.removeSockets(ctx, id, filepath.Join(filepath.Dir(bundle), id))
 	return status, err
 }

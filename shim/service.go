@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -135,11 +136,17 @@ func (s *service) create(ctx context.Context, r *taskapi.CreateTaskRequest) (_ *
 			err = errors.Join(err, sb.Close())
 		}
 	}()
+	if err := fault.Point("shim", "prepared sandbox"); err != nil {
+		return nil, err
+	}
 	resp, err := s.TTRPCTaskService.Create(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if err := sb.Attach(ctx, int(resp.Pid)); err != nil {
+	if err = fault.Point("shim", "container"); err == nil {
+		err = sb.Attach(ctx, int(resp.Pid))
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.destroy(ctx, r.ID))
 	}
 	c.pid.Store(int64(resp.Pid))
@@ -213,6 +220,9 @@ func (s *service) Start(ctx context.Context, r *taskapi.StartRequest) (*taskapi.
 		return nil, toGRPC(fmt.Errorf("cofferdam: not started: %w", err))
 	}
 	resp, err := s.TTRPCTaskService.Start(ctx, r)
+	if err == nil {
+		err = fault.Point("shim", "started agent")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/proxy/confine/syscalls"
 	"cofferdam.dev/cofferdam/shim/runner/pid1"
 	"cofferdam.dev/cofferdam/shim/runner/seccomp"
@@ -151,6 +152,9 @@ func (k *container) start(stdio [3]*os.File) (err error) {
 	if k.c, err = k.create(); err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
+	if err := fault.Point("run", "container without a process"); err != nil {
+		return err
+	}
 	if k.term, err = newTerminal(stdio); err != nil {
 		return err
 	}
@@ -191,6 +195,9 @@ func (k *container) release() error {
 	}
 	if err := k.c.Exec(); err != nil {
 		return fmt.Errorf("start container: %w", err)
+	}
+	if err := fault.Point("run", "released first process"); err != nil {
+		return err
 	}
 	if err := pid1.WriteStart(k.talk, k.init); err != nil {
 		return fmt.Errorf("start agent: %w", err)
@@ -342,8 +349,8 @@ func stopJob() error {
 // destroy ends what is left and removes it.
 func (k *container) destroy() error {
 	k.closeFiles()
-	var err error
-	if k.c != nil {
+	err := fault.Point("undo", "container")
+	if k.c != nil && err == nil {
 		if err = k.c.Destroy(); err != nil {
 			err = fmt.Errorf("destroy container: %w", err)
 		}

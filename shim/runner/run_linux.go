@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/shim/sandbox"
 	"cofferdam.dev/cofferdam/spec"
@@ -142,10 +143,16 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := errors.Join(err, <-made); err != nil {
 		return 0, err
 	}
+	if err := fault.Point("run", "root file system"); err != nil {
+		return 0, err
+	}
 	if err := c.start(streams.given); err != nil {
 		return 0, err
 	}
 	streams.start()
+	if err := fault.Point("run", "first process"); err != nil {
+		return 0, err
+	}
 	if err := sb.Attach(ctx, c.pid); err != nil {
 		return 0, err
 	}
@@ -160,8 +167,14 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := c.release(); err != nil {
 		return 0, err
 	}
+	if err := fault.Point("run", "released agent"); err != nil {
+		return 0, err
+	}
 	sb.Started()
 	if err := c.passListener(ctx, sb); err != nil {
+		return 0, err
+	}
+	if err := fault.Point("run", "listener"); err != nil {
 		return 0, err
 	}
 	// What a crash has left of others. One that cannot be removed hinders nobody but cofferdam gc, which says so.
@@ -176,7 +189,8 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 		settle()
 	})
 	defer quiet.Stop()
-	return c.wait(signals)
+	status, err := c.wait(signals)
+	return status, errors.Join(err, fault.Point("run", "ended agent"))
 }
 
 // makeRoot makes the root file system of an agent that brings none.

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/shim/workspace/broker"
 )
 
@@ -155,7 +156,11 @@ func (d *doorkeeper) run() (err error) {
 			log.L.WithError(d.failed).WithField("sandbox", d.config.Sandbox).Error("workspace: read-only from now on")
 		}
 	}()
-	if err := <-result; err != nil {
+	err = <-result
+	if err == nil {
+		err = fault.Point("made", "broker process")
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("start broker: %w", err), control.Close())
 	}
 	// The broker's copies are to be the last ones: what it has locked when it is killed is free then, for the brokers of other sandboxes.
@@ -217,12 +222,14 @@ func (s *Sandbox) receiveListeners(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("listener socket: %w", err)
 	}
-	s.undo.add("listener socket", func() error {
+	if err := s.undo.add("listener socket", func() error {
 		if err := socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			return err
 		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
 	ctx = log.WithLogger(context.WithoutCancel(ctx), log.G(ctx).WithField("sandbox", s.ID))
 	go func() { // ends with the socket
 		for {

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/log"
 
 	"cofferdam.dev/cofferdam/netns"
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/proxy/process"
 	"cofferdam.dev/cofferdam/proxy/record"
 )
@@ -249,6 +250,9 @@ func (s *supervisor) once(ctx context.Context, st *ProxyState, first chan<- erro
 		_ = p.Kill()
 	}
 	err = ready(ctx)
+	if err == nil {
+		err = fault.Point("made", "proxy process")
+	}
 	if err == nil {
 		err = s.serving(updates, config.Layers)
 	}

@@ -100,9 +100,11 @@ func (s *Sandbox) recordUnseen(ctx context.Context) {
 }
 
 // watchUnseen calls recordUnseen from time to time until the sandbox is closed.
-func (s *Sandbox) watchUnseen(ctx context.Context) {
+func (s *Sandbox) watchUnseen(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s.undo.add("watcher of what no proxy sees", func() error { cancel(); return nil })
+	if err := s.undo.add("watcher of what no proxy sees", func() error { cancel(); return nil }); err != nil {
+		return err
+	}
 	go func() { // ends with ctx
 		tick := time.NewTicker(unseenEvery)
 		defer tick.Stop()
@@ -120,4 +122,5 @@ func (s *Sandbox) watchUnseen(ctx context.Context) {
 			release()
 		}
 	}()
+	return nil
 }

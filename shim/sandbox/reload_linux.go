@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,7 +45,9 @@ func (s *Sandbox) watchFiles() error {
 			return fmt.Errorf("watch %s: %w", name, err)
 		}
 	}
-	s.undo.add("file watcher", w.Close)
+	if err := s.undo.add("file watcher", w.Close); err != nil {
+		return err
+	}
 	go func() { // ends when the watcher is closed
 		changed := map[string]bool{}
 		settled := time.NewTimer(0)
@@ -170,8 +173,7 @@ func (s *Sandbox) Watch(ctx context.Context) {
 		return // it is being removed
 	}
 	defer release()
-	s.watchUnseen(ctx)
-	if err := s.watchFiles(); err != nil {
-		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("the policy is not followed")
+	if err := errors.Join(s.watchUnseen(ctx), s.watchFiles()); err != nil {
+		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("changes are not followed")
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cofferdam.dev/cofferdam/netns"
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/proxy/process"
 	"cofferdam.dev/cofferdam/proxy/record"
@@ -128,15 +129,20 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	if err := s.claim(); err != nil {
 		return nil, err
 	}
-	s.undo.add("broker", s.door.close)
 	defer func() {
 		if err != nil {
 			close(s.networked) // nothing has begun
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if err := s.undo.add("broker", s.door.close); err != nil {
+		return nil, err
+	}
 	if err := os.WriteFile(p.resolvConf(s.ID), []byte(ResolvConf), 0o644); err != nil {
 		return nil, fmt.Errorf("make resolv.conf: %w", err)
+	}
+	if err := fault.Point("made", "resolv.conf"); err != nil {
+		return nil, err
 	}
 	if r.Program == nil {
 		if err := spec.WriteBundle(r.Bundle, plan.spec); err != nil {
@@ -322,6 +328,9 @@ func (s *Sandbox) claim() error {
 		return err
 	}
 	defer release()
+	if err := fault.Point("made", "folders of all sandboxes"); err != nil {
+		return err
+	}
 	if err := os.Mkdir(p.dir(s.ID), 0o700); errors.Is(err, fs.ErrExist) {
 		if Owned(p, s.ID) {
 			return fmt.Errorf("sandbox %s: %w", s.ID, fs.ErrExist)
@@ -340,9 +349,13 @@ func (s *Sandbox) claim() error {
 		return errors.Join(err, os.RemoveAll(p.dir(s.ID)))
 	}
 	// The lock goes last: a folder without an owner is anybody's to remove, and the next sandbox may have the same ID.
-	s.undo.add("lock", lock.Close)
-	s.undo.add("state", func() error { return os.RemoveAll(p.dir(s.ID)) })
-	if err := s.state.save(p); err != nil {
+	if err = s.undo.add("lock", lock.Close); err == nil {
+		err = s.undo.add("state", func() error { return os.RemoveAll(p.dir(s.ID)) })
+	}
+	if err == nil {
+		err = s.state.save(p)
+	}
+	if err != nil {
 		return errors.Join(err, s.undo.run())
 	}
 	return nil
@@ -354,35 +367,49 @@ func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, con
 	if r.Program != nil {
 		s.gate, err = netns.New(ctx)
 	} else {
-		s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) })
+		if err := s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) }); err != nil {
+			return err
+		}
 		s.gate, err = netns.Setup(ctx, p.Pins, s.ID)
 	}
 	if err != nil {
 		return err
 	}
-	s.undo.add("gate descriptor", s.gate.Close)
+	if err := s.undo.add("gate descriptor", s.gate.Close); err != nil {
+		return err
+	}
 	l, err := s.gate.Listen()
 	if err != nil {
 		return err
 	}
-	s.undo.add("listeners", l.Close)
+	if err := s.undo.add("listeners", l.Close); err != nil {
+		return err
+	}
 	// The log outlives the sandbox, and the proxy only hands records to it. Names live as long as the sandbox; their file is opened here,
 	// since the proxy has no rights on any folder.
 	if s.records, err = record.OpenLog(p.Log(s.ID), s.ID, record.Limits{}); err != nil {
 		return err
 	}
-	s.undo.add("decision log", s.records.Close)
-	s.undo.add("what no proxy sees", func() error { s.recordUnseen(ctx); return nil })
+	if err := s.undo.add("decision log", s.records.Close); err != nil {
+		return err
+	}
+	if err := s.undo.add("what no proxy sees", func() error { s.recordUnseen(ctx); return nil }); err != nil {
+		return err
+	}
 	names, err := os.OpenFile(p.names(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("names: %w", err)
 	}
-	s.undo.add("names", names.Close)
+	if err := s.undo.add("names", names.Close); err != nil {
+		return err
+	}
 	complaints, err := os.OpenFile(p.complaints(s.ID), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("proxy's stderr: %w", err)
 	}
-	s.undo.add("proxy's stderr", complaints.Close)
+	if err := s.undo.add("proxy's stderr", complaints.Close); err != nil {
+		return err
+	}
 	s.door.complain(complaints)
 	s.proxy = &supervisor{
 		binary: binary,
@@ -395,15 +422,16 @@ func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, con
 		notify: s.proxyChanged,
 	}
 	s.proxy.run(log.WithLogger(ctx, log.G(ctx).WithField("sandbox", s.ID)))
-	s.undo.add("proxy", func() error { s.proxy.stop(); return nil })
+	if err := s.undo.add("proxy", func() error { s.proxy.stop(); return nil }); err != nil {
+		return err
+	}
 	if r.Program != nil {
 		return nil // nobody fills a namespace for it
 	}
 	if s.uplink, err = netns.NewUplink(); err != nil {
 		return err
 	}
-	s.undo.add("uplink", s.uplink.Close)
-	return nil
+	return s.undo.add("uplink", s.uplink.Close)
 }
 
 // proxyChanged records a proxy that became ready.
@@ -449,11 +477,14 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	if err := s.keepDoor(pid, written); err != nil {
 		return err
 	}
+	if err := fault.Point("made", "door"); err != nil {
+		return err
+	}
 	if err := s.proxy.wait(ctx); err != nil {
 		return err
 	}
 	s.update(func(st *State) { st.Phase = Created })
-	return nil
+	return fault.Point("made", "attached sandbox")
 }
 
 // keepDoor makes ready what answers an agent that wants to write to a workspace.
@@ -520,7 +551,7 @@ func (s *Sandbox) ChooseUplink(ctx context.Context) error {
 		return err
 	}
 	s.update(func(st *State) { st.Uplink = links })
-	return nil
+	return fault.Point("made", "way through the engine's network")
 }
 
 // Verify looks, right before the container starts, whether its network namespace still holds nothing but lo and the veth: an engine may
@@ -540,7 +571,7 @@ func (s *Sandbox) Verify(pid int) error {
 		return err
 	}
 	s.door.open()
-	return nil
+	return fault.Point("made", "verified sandbox")
 }
 
 // Started records that the agent runs. There is no holder from here on.
@@ -594,14 +625,30 @@ func Teardown(p Paths, id string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
-	var errs []error
-	if st, err := Load(p, id); err == nil {
-		errs = append(errs, st.Proxy.Kill())
-		if st.Own {
-			errs = append(errs, st.Agent.Kill(), removeCgroup(st.Cgroup))
-		}
+	var st State // zero: nothing is known
+	if known, err := Load(p, id); err == nil {
+		st = *known
 	}
-	errs = append(errs, netns.Teardown(p.Pins, id), os.RemoveAll(p.listener(id)), sweepShared(p.shared()), os.RemoveAll(p.dir(id)))
+	var errs []error
+	for _, step := range []undoStep{
+		{"proxy", st.Proxy.Kill},
+		{"agent", func() error {
+			if !st.Own {
+				return nil
+			}
+			return errors.Join(st.Agent.Kill(), removeCgroup(st.Cgroup))
+		}},
+		{"gate", func() error { return netns.Teardown(p.Pins, id) }},
+		{"listener socket", func() error { return os.RemoveAll(p.listener(id)) }},
+		{"what brokers share", func() error { return sweepShared(p.shared()) }},
+		{"state", func() error { return os.RemoveAll(p.dir(id)) }},
+	} {
+		err := fault.Point("teardown", step.what)
+		if err == nil {
+			err = step.do()
+		}
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("tear down sandbox %s: %w", id, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cofferdam.dev/cofferdam/netns/fault"
 	"cofferdam.dev/cofferdam/proxy/policy"
 	"cofferdam.dev/cofferdam/spec"
 )
@@ -125,13 +126,19 @@ func (s *State) save(p Paths) error {
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	return writeFile(p.stateFile(s.ID), append(b, '\n'), 0o600)
+	if err := writeFile(p.stateFile(s.ID), append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return fault.Point("saved", string(s.Phase))
 }
 
 // writeFile replaces path atomically: readers see the old text or the new one.
 func writeFile(path string, b []byte, mode fs.FileMode) error {
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, b, mode); err != nil {
+		return err
+	}
+	if err := fault.Point("written", filepath.Base(path)); err != nil {
 		return err
 	}
 	return os.Rename(tmp, path)

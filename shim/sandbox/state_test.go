@@ -155,13 +155,15 @@ func TestUndoRunsInReverseAndGoesOnAfterAnError(t *testing.T) {
 		stuck = true
 	)
 	for _, what := range []string{"a", "b", "c"} {
-		u.add(what, func() error {
+		if err := u.add(what, func() error {
 			got = append(got, what)
 			if what == "b" && stuck {
 				return errors.New("stuck")
 			}
 			return nil
-		})
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := u.run(); err == nil || err.Error() != "undo b: stuck" {
 		t.Errorf("error %v", err)

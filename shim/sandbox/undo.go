@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"cofferdam.dev/cofferdam/netns/fault"
 )
 
 // undo is a stack of what takes back what was done so far. The zero value is ready for use; it is not for concurrent use.
@@ -14,8 +16,11 @@ type undoStep struct {
 	do   func() error
 }
 
-func (u *undo) add(what string, do func() error) {
+// add puts on the stack what takes back the step that was just done. That is the step's fault point: an error comes from there, and the
+// caller fails with it.
+func (u *undo) add(what string, do func() error) error {
 	u.steps = append(u.steps, undoStep{what, do})
+	return fault.Point("made", what)
 }
 
 // run takes everything back in reverse order, going on after an error. What failed stays on the stack for another run.
@@ -23,7 +28,11 @@ func (u *undo) run() error {
 	var errs []error
 	var failed []undoStep
 	for _, s := range slices.Backward(u.steps) {
-		if err := s.do(); err != nil {
+		err := fault.Point("undo", s.what)
+		if err == nil {
+			err = s.do()
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("undo %s: %w", s.what, err))
 			failed = append(failed, s)
 		}
