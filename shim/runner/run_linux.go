@@ -38,6 +38,11 @@ func IsInit() bool {
 func Init() {
 	runtime.GOMAXPROCS(1)
 	runtime.LockOSThread()
+	// libcontainer gives this signal to the process that it starts, not to this one, which that one has made (fork clears it, prctl(2)), and
+	// which waits for the runner to release it: it would wait for good.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		panic(err) // no kernel refuses
+	}
 	libcontainer.Init()
 }
 
