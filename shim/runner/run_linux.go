@@ -143,7 +143,12 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	go func() { made <- r.makeRoot(asked.Bundle, tools) }()
 	c, err := newContainer(sb, r, asked.Bundle)
 	if err == nil {
-		defer func() { err = errors.Join(err, c.destroy()) }()
+		defer func() {
+			if derr := c.destroy(); derr != nil {
+				sb.Keep()
+				err = errors.Join(err, derr)
+			}
+		}()
 	}
 	if err := errors.Join(err, <-made); err != nil {
 		return 0, err

@@ -24,13 +24,39 @@ func removeCgroup(path string) error {
 	if !strings.HasPrefix(path, "/cofferdam/") || filepath.Clean(path) != path {
 		return fmt.Errorf("cgroup %q: not one of ours", path)
 	}
+	var errs []error
+	for _, dir := range cgroupDirs(path) {
+		errs = append(errs, emptyAndRemove(dir, cgroupTries, killAll))
+	}
+	return errors.Join(errs...)
+}
+
+// cgroupDirs are the folders of a cgroup.
+func cgroupDirs(path string) []string {
 	dirs := []string{filepath.Join(cgroupRoot, path)}
 	if found, err := filepath.Glob(filepath.Join(cgroupRoot, "*", path)); err == nil {
 		dirs = append(dirs, found...)
 	}
+	return dirs
+}
+
+// removeEmptyCgroup removes a cgroup that an engine has named, which is the OCI runtime's to remove, but which a runtime that was killed
+// right after it had made it does not know of. It kills nothing: a container that lives on keeps its cgroup. That of a systemd slice is
+// systemd's.
+func removeEmptyCgroup(path string) error {
+	if !strings.HasPrefix(path, "/") || filepath.Clean(path) != path || path == "/" {
+		return nil
+	}
 	var errs []error
-	for _, dir := range dirs {
-		errs = append(errs, emptyAndRemove(dir))
+	for _, dir := range cgroupDirs(path) {
+		procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil || len(procs) > 0 {
+			continue // there is none, or it is in use
+		}
+		// For a moment: what keeps it for longer is a cgroup below it, which is somebody else's.
+		if err := emptyAndRemove(dir, cgroupTries/10, func(string) {}); !errors.Is(err, unix.EBUSY) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -41,15 +67,15 @@ const (
 	cgroupPause = 10 * time.Millisecond
 )
 
-func emptyAndRemove(dir string) (err error) {
-	for range cgroupTries {
+func emptyAndRemove(dir string, tries int, empty func(dir string)) (err error) {
+	for range tries {
 		if err = os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if !errors.Is(err, unix.EBUSY) {
 			return err
 		}
-		killAll(dir)
+		empty(dir)
 		<-time.After(cgroupPause)
 	}
 	return err

@@ -92,6 +92,7 @@ type Sandbox struct {
 	policy     Policy // in force; guarded by life
 	beside     string // what the policy said beside the network at the start
 	rootless   bool
+	kept       bool // see Keep; guarded by life
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -274,8 +275,9 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 		ID: id, Namespace: r.Namespace, Container: r.Container, Bundle: r.Bundle, Created: time.Now(), Phase: Creating,
 		Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: sb, Changes: changes, Policy: layers.state(parsed, sb.Files),
 	}
+	state.Cgroup = rewritten.Linux.CgroupsPath
 	if r.Program != nil {
-		state.Own, state.Cgroup, state.Weaker = true, rewritten.Linux.CgroupsPath, r.Program.Weaker
+		state.Own, state.Weaker = true, r.Program.Weaker
 	}
 	return plan{spec: rewritten, policy: layers, parsed: parsed, sources: sources, state: state}, nil
 }
@@ -350,13 +352,18 @@ func (s *Sandbox) claim() error {
 	}
 	// The lock goes last: a folder without an owner is anybody's to remove, and the next sandbox may have the same ID.
 	if err = s.undo.add("lock", lock.Close); err == nil {
-		err = s.undo.add("state", func() error { return os.RemoveAll(p.dir(s.ID)) })
+		err = s.undo.addRecord("state", func() error {
+			if s.kept {
+				return nil
+			}
+			return os.RemoveAll(p.dir(s.ID))
+		})
 	}
 	if err == nil {
 		err = s.state.save(p)
 	}
 	if err != nil {
-		return errors.Join(err, s.undo.run())
+		return errors.Join(err, s.undo.run("undo"))
 	}
 	return nil
 }
@@ -604,7 +611,15 @@ func openBox(pid int) (*os.File, error) {
 	return box, nil
 }
 
-// Close takes the sandbox down: proxy, listeners, GATE, state. It may be called again, and then tries again what failed.
+// Keep says that the caller could not take down what it had made for the sandbox. Close then leaves the state, by which Teardown finds it.
+func (s *Sandbox) Keep() {
+	s.life.Lock()
+	defer s.life.Unlock()
+	s.kept = true
+}
+
+// Close takes the sandbox down: proxy, listeners, GATE, state. What it could not take down is left to Teardown, and the state with it. It may
+// be called again, and does nothing then: the ID may be another sandbox's.
 func (s *Sandbox) Close() error {
 	s.mu.Lock()
 	s.state.Phase = Removing
@@ -613,7 +628,9 @@ func (s *Sandbox) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
 	s.sources.Close()
-	if err := s.undo.run(); err != nil {
+	err := s.undo.run("undo")
+	s.undo = undo{}
+	if err != nil {
 		return fmt.Errorf("sandbox %s: %w", s.ID, err)
 	}
 	return nil
@@ -626,30 +643,28 @@ func Teardown(p Paths, id string) error {
 		return err
 	}
 	var st State // zero: nothing is known
-	if known, err := Load(p, id); err == nil {
+	switch known, err := Load(p, id); {
+	case err == nil:
 		st = *known
+	case errors.As(err, new(*fs.PathError)) && !errors.Is(err, fs.ErrNotExist): // it may be read another time
+		return fmt.Errorf("tear down sandbox %s: %w", id, err)
 	}
-	var errs []error
-	for _, step := range []undoStep{
-		{"proxy", st.Proxy.Kill},
-		{"agent", func() error {
-			if !st.Own {
-				return nil
-			}
-			return errors.Join(st.Agent.Kill(), removeCgroup(st.Cgroup))
-		}},
-		{"gate", func() error { return netns.Teardown(p.Pins, id) }},
-		{"listener socket", func() error { return os.RemoveAll(p.listener(id)) }},
-		{"what brokers share", func() error { return sweepShared(p.shared()) }},
-		{"state", func() error { return os.RemoveAll(p.dir(id)) }},
-	} {
-		err := fault.Point("teardown", step.what)
-		if err == nil {
-			err = step.do()
+	agent := func() error {
+		if !st.Own {
+			return removeEmptyCgroup(st.Cgroup)
 		}
-		errs = append(errs, err)
+		return errors.Join(st.Agent.Kill(), removeCgroup(st.Cgroup))
 	}
-	if err := errors.Join(errs...); err != nil {
+	// From the last to the first, as if they had been made here.
+	left := undo{[]undoStep{
+		{"state", func() error { return os.RemoveAll(p.dir(id)) }, true},
+		{"what brokers share", func() error { return sweepShared(p.shared()) }, false},
+		{"listener socket", func() error { return os.RemoveAll(p.listener(id)) }, false},
+		{"gate", func() error { return netns.Teardown(p.Pins, id) }, false},
+		{"agent", agent, false},
+		{"proxy", st.Proxy.Kill, false},
+	}}
+	if err := left.run("teardown"); err != nil {
 		return fmt.Errorf("tear down sandbox %s: %w", id, err)
 	}
 	return nil

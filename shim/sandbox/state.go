@@ -35,7 +35,7 @@ type State struct {
 	Proxy     ProxyState    `json:"proxy"`
 	Weaker    []string      `json:"weaker,omitempty"` // layers that this host does not have
 	Own       bool          `json:"own,omitempty"`    // there is no engine that ends the agent and removes its cgroup
-	Cgroup    string        `json:"cgroup,omitempty"` // the agent's, if it is ours to remove: as in linux.cgroupsPath
+	Cgroup    string        `json:"cgroup,omitempty"` // the agent's, as in linux.cgroupsPath
 	Uplink    []string      `json:"uplink,omitempty"` // interfaces of the engine's network, in which the proxy dials; none: it dials in the host's
 }
 

@@ -154,28 +154,65 @@ func TestUndoRunsInReverseAndGoesOnAfterAnError(t *testing.T) {
 
 		stuck = true
 	)
-	for _, what := range []string{"a", "b", "c"} {
-		if err := u.add(what, func() error {
+	step := func(what string) (string, func() error) {
+		return what, func() error {
 			got = append(got, what)
 			if what == "b" && stuck {
 				return errors.New("stuck")
 			}
 			return nil
-		}); err != nil {
+		}
+	}
+	for _, err := range []error{u.add(step("a")), u.addRecord(step("record")), u.add(step("b")), u.add(step("c"))} {
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := u.run(); err == nil || err.Error() != "undo b: stuck" {
+	if err := u.run("undo"); err == nil || err.Error() != "undo b: stuck" {
 		t.Errorf("error %v", err)
 	}
 	stuck = false
 	for range 2 { // what failed is tried again, and then there is nothing left
-		if err := u.run(); err != nil {
+		if err := u.run("undo"); err != nil {
 			t.Errorf("another run: %v", err)
 		}
 	}
-	if diff := cmp.Diff([]string{"c", "b", "a", "b"}, got); diff != "" {
+	// The record goes when nothing is left that is found by it.
+	if diff := cmp.Diff([]string{"c", "b", "a", "b", "record"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestTeardownKeepsWhatItIsFoundBy: a sandbox of which something is left can be found again.
+func TestTeardownKeepsWhatItIsFoundBy(t *testing.T) {
+	p := testPaths(t)
+	st := State{ID: "run:x", Own: true, Cgroup: "/elsewhere"} // not one of ours: it is not removed
+	if err := errors.Join(os.Mkdir(p.dir(st.ID), 0o700), st.save(p)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Teardown(p, st.ID); err == nil || !strings.Contains(err.Error(), "/elsewhere") {
+		t.Errorf("a cgroup that cannot be removed: %v", err)
+	}
+	if _, err := Load(p, st.ID); err != nil {
+		t.Errorf("the state is gone: %v", err)
+	}
+	// A state that is there and cannot be read now is no reason to forget what it has.
+	if err := errors.Join(os.Remove(p.stateFile(st.ID)), os.Mkdir(p.stateFile(st.ID), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Teardown(p, st.ID); err == nil {
+		t.Error("a state that cannot be read was torn down")
+	}
+	if err := errors.Join(os.Remove(p.stateFile(st.ID)), os.WriteFile(p.stateFile(st.ID), []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Teardown(p, st.ID); err != nil {
+			t.Errorf("a state that says nothing: %v", err)
+		}
+	}
+	if _, err := os.Stat(p.dir(st.ID)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder: %v", err)
 	}
 }
 
