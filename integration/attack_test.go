@@ -110,6 +110,17 @@ func (s *servant) try(t testing.TB, words []string) outcome.Outcome {
 	return got
 }
 
+// listen has the probe listen on a port while it serves. Its own copy is where a set-user-ID one is sought.
+func (s *servant) listen(t testing.TB, port string) {
+	t.Helper()
+	got := s.try(t, []string{"sh", s.place.SUID + " listen " + port + " >/dev/null 2>&1 & echo $!"})
+	if !got.OK {
+		t.Fatal(got)
+	}
+	t.Cleanup(func() { s.try(t, []string{"sh", "kill " + got.Reply}) })
+	eventually(t, "it listens", func() bool { return s.try(t, []string{"tcp", "127.0.0.1:" + port}).OK })
+}
+
 // A front is a way to have an agent between the walls, or without them.
 type front struct {
 	name string
@@ -323,38 +334,49 @@ func TestAttacks(t *testing.T) {
 	Require(t, needShim, needImage)
 	against := slices.DeleteFunc(attack.All(), func(a attack.Attack) bool { return a.Wall == attack.Workspace })
 	for _, f := range fronts {
-		t.Run(f.name, func(t *testing.T) {
-			r := newGround(t)
-			box := f.up(t, r, onlyGood)
-			open := map[attack.Down]*servant{
-				attack.Outside:   f.down(t, r, attack.Outside),
-				attack.Private:   f.down(t, r, attack.Private),
-				attack.Permitted: f.up(named{t, t.Name() + "-permitted"}, r, permitted),
-			}
-			controls := map[string]string{}
-			for _, a := range against {
-				t.Run("control/"+a.ID, func(t *testing.T) {
-					says, ok := r.control(t, open[a.Down], a)
-					if controls[a.ID] = says; !ok {
-						t.Errorf("the control shows nothing: %s", says)
-					}
-				})
-			}
-			r.calm(t)
-			for _, a := range against {
-				t.Run(a.ID, func(t *testing.T) {
-					said, escaped := r.contained(t, box, a)
-					for _, e := range escaped {
-						t.Error(e)
-					}
-					control := controls[a.ID]
-					keep(attack.Result{ID: a.ID, Front: f.name, Outcome: said, Control: control, Failed: len(escaped) > 0 || strings.HasPrefix(control, failed)})
-				})
-			}
-			// A wall without a gate would be silent, too.
-			if got := box.try(t, []string{"https", "good.test:443", "good.test"}); !got.OK {
-				t.Errorf("what is allowed is not reached: %s", got)
+		t.Run(f.name, func(t *testing.T) { f.attack(t, against) })
+	}
+	// Whatever else is broken, nothing reaches the internet or the host.
+	against = slices.DeleteFunc(against, func(a attack.Attack) bool { return a.Shows != attack.Internet && a.Shows != attack.Host })
+	for i := range against {
+		against[i].Refused, against[i].At, against[i].Answered = nil, 0, true
+	}
+	t.Run(broken.name, func(t *testing.T) { broken.attack(t, against) })
+}
+
+func (f front) attack(t *testing.T, against []attack.Attack) {
+	r := newGround(t)
+	box := f.up(t, r, onlyGood)
+	open := map[attack.Down]*servant{
+		attack.Outside:   f.down(t, r, attack.Outside),
+		attack.Private:   f.down(t, r, attack.Private),
+		attack.Permitted: f.up(named{t, t.Name() + "-permitted"}, r, permitted),
+	}
+	for _, other := range []*servant{f.up(named{t, t.Name() + "-neighbour"}, r, onlyGood), open[attack.Outside]} {
+		other.listen(t, "7777")
+	}
+	controls := map[string]string{}
+	for _, a := range against {
+		t.Run("control/"+a.ID, func(t *testing.T) {
+			says, ok := r.control(t, open[a.Down], a)
+			if controls[a.ID] = says; !ok {
+				t.Errorf("the control shows nothing: %s", says)
 			}
 		})
+	}
+	r.calm(t)
+	for _, a := range against {
+		t.Run(a.ID, func(t *testing.T) {
+			said, escaped := r.contained(t, box, a)
+			for _, e := range escaped {
+				t.Error(e)
+			}
+			control := controls[a.ID]
+			keep(attack.Result{ID: a.ID, Front: f.name, Outcome: said, Control: control, Failed: len(escaped) > 0 || strings.HasPrefix(control, failed)})
+		})
+	}
+	// A wall without a gate would be silent, too.
+	if got := box.try(t, []string{"https", "good.test:443", "good.test"}); !got.OK {
+		t.Errorf("what is allowed is not reached: %s", got)
 	}
 }

@@ -22,35 +22,6 @@ func startHost(t testing.TB) *lab.Host {
 	return host
 }
 
-func TestAnAgentCannotReachAnotherSandbox(t *testing.T) {
-	const port = "7777"
-	eachEngine(t, func(t *testing.T, d *ctrd.Daemon) {
-		attempt := []string{"tcp-any"}
-		for _, addr := range []string{"10.200.0.2", "10.200.0.1", "127.0.0.1", lab.Uplink, "[::1]", "[" + lab.Uplink6 + "]"} {
-			attempt = append(attempt, addr+":"+port)
-		}
-		serve := []string{"probe", "listen", port}
-		t.Run("control", func(t *testing.T) {
-			d.StartContainer(t, ctrd.Container{Image: agentImage, Runtime: ctrd.Stock, Flags: []string{"--net-host"}, Args: serve})
-			box := Uncontained(t, d)
-			eventually(t, "the other container is reached", func() bool { return box.Probe(t, attempt...).OK })
-		})
-		t.Run("contained", func(t *testing.T) {
-			Require(t, needShim)
-			policy := Policy(t, onlyGood)
-			other := d.StartContainer(t, ctrd.Container{Image: agentImage, Runtime: ctrd.Cofferdam, Policy: policy, Args: serve})
-			eventually(t, "the other sandbox serves itself", func() bool { return other.Probe(t, "tcp", "127.0.0.1:"+port).OK })
-			l := lab.Get(t)
-			box := Contained(t, d, policy)
-			mark := l.Mark(t)
-			if got := box.Probe(t, attempt...); got.OK {
-				t.Errorf("it was reached: %s", got)
-			}
-			l.Silent(t, mark)
-		})
-	})
-}
-
 // Somebody who has broken every wall but I1 has the box's network namespace and all capabilities in it. There is still no path.
 func TestABoxHasNoPathEvenForRoot(t *testing.T) {
 	Require(t, needShim)

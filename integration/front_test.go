@@ -28,7 +28,21 @@ var fronts = []front{
 	{"shim-v2-user", inContainer("v2", nil, true), besideContainer("v2")},
 	{"run-root", inRun(func(t testing.TB) person { return newPerson(t, "root", 0) }), onHost},
 	{"run-user", inRun(func(t testing.TB) person { return newPerson(t, "user", 4711) }), onHost},
-	{"run-ranged", inRun(newGroundd), onHost},
+	{"run-ranged", inRun(newRanged), onHost},
+}
+
+// broken is a front on which every wall is broken but I1: root of the host, in the network namespace of a sandbox.
+var broken = front{"box-root", inBox("v2"), onHost}
+
+// inBox has the probe in the network namespace of a container, with all rights.
+func inBox(engine string) func(testing.TB, *ground, string) *servant {
+	return func(t testing.TB, r *ground, policy string) *servant {
+		t.Helper()
+		a, _ := lab.Inside()
+		box := Contained(t, Engine(t, engine), Policy(t, policy))
+		probe := filepath.Join(a.Dir, "probe")
+		return serve(t, exec.CommandContext(t.Context(), "nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", box.PID(t)), probe, "serve"), r.place("/nonexistent", probe))
+	}
 }
 
 // inContainer has the agent in a container under the shim: as its first process, or as one that is added for a user who is not root.

@@ -27,8 +27,8 @@ const (
 	proxyOfSubs = firstSub + subs - 1
 )
 
-// newGroundd is an ordinary user with subordinate ids. /etc is the lab's own.
-func newGroundd(t testing.TB) person {
+// newRanged is an ordinary user with subordinate ids. /etc is the lab's own.
+func newRanged(t testing.TB) person {
 	t.Helper()
 	Require(t, "newuidmap")
 	p := newPerson(t, "ranged", rangedID)
@@ -42,7 +42,7 @@ func newGroundd(t testing.TB) person {
 // eachPersonAndRanged runs test as somebody with subordinate ids, too.
 func eachPersonAndRanged(t *testing.T, test func(t *testing.T, p person)) {
 	eachPerson(t, test)
-	t.Run("ranged", func(t *testing.T) { test(t, newGroundd(t)) })
+	t.Run("ranged", func(t *testing.T) { test(t, newRanged(t)) })
 }
 
 // appendTo adds to a file for the time of the test.
@@ -140,7 +140,7 @@ func TestRunWithSubordinateIDs(t *testing.T) {
 		proxy  uint32
 		maps   int
 	}{
-		{"some", newGroundd, proxyOfSubs, 3},
+		{"some", newRanged, proxyOfSubs, 3},
 		{"none", func(t testing.TB) person { return newPerson(t, "user", 4711) }, 4711, 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -183,7 +183,7 @@ func TestRunWithSubordinateIDs(t *testing.T) {
 func TestRunWithSubordinateIDsFromAHome(t *testing.T) {
 	Require(t, needShim, needImage)
 	lab.Get(t)
-	p := newGroundd(t)
+	p := newRanged(t)
 	bin := filepath.Join(p.home, "bin")
 	p.install(t, bin)
 	before := lab.Take()
@@ -255,7 +255,7 @@ func TestRunAsRootOfAnImage(t *testing.T) {
 		want   string
 		owner  uint32
 	}{
-		{"with subordinate ids", newGroundd, "0\nchanged\nnone\n42\n43\nrefused\nrefused\nrefused\nroot\n", firstSub + 41},
+		{"with subordinate ids", newRanged, "0\nchanged\nnone\n42\n43\nrefused\nrefused\nrefused\nroot\n", firstSub + 41},
 		{"without", func(t testing.TB) person { return newPerson(t, "user", 4711) }, "0\nnone\nnobody else\n", 4711},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -295,7 +295,7 @@ func TestRunAsRootOfAnImage(t *testing.T) {
 func TestRunWithoutTheHelpOfNewuidmap(t *testing.T) {
 	Require(t, needShim, needImage)
 	lab.Get(t)
-	p := newGroundd(t)
+	p := newRanged(t)
 	if got := p.run(t, "true"); got.Code != 0 || strings.Contains(got.Stderr, "one user id") {
 		t.Errorf("with it: %s", got)
 	}

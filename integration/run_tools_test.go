@@ -325,7 +325,7 @@ func TestRunInstallsPackagesInAnImage(t *testing.T) {
 	lab.Get(t)
 	t.Run("root", func(t *testing.T) { installPackages(t, newPerson(t, "root", 0), hostImage(t, "/")) })
 	t.Run("user", func(t *testing.T) {
-		p := newGroundd(t)
+		p := newRanged(t)
 		installPackages(t, p, hostImage(t, p.idmapped(t, "/")), "--as-root")
 	})
 }

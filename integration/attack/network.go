@@ -5,6 +5,7 @@ var refusedUDP = []string{"ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EADDRN
 
 // network are ways past the proxy, from the link up.
 var network = []Attack{
+	{ID: "net.source-route", Tries: "send packets by way of another router", Wall: Network, Invariant: "I1", Source: "RFC 791, 3.1", Try: "datagram 17 45.67.89.66:51820 9 source-route", Down: Outside, Shows: Internet},
 	{ID: "net.icmp-raw", Tries: "send an echo request through a raw socket", Wall: Network, Invariant: "I1", Source: "raw(7)", Try: "icmp 45.67.89.66", Down: Outside, Shows: Internet, Refused: []string{"EPERM"}},
 	{ID: "net.icmp6-raw", Tries: "send an ICMPv6 echo request through a raw socket", Wall: Network, Invariant: "I1", Source: "ipv6(7)", Try: "icmp 2a0e:97c0:ffff::1", Down: Outside, Shows: Internet, Refused: []string{"EPERM"}},
 	{ID: "net.gre", Tries: "send GRE, another IP protocol", Wall: Network, Invariant: "I1", Source: "RFC 2784", Try: "raw 47 45.67.89.66", Down: Outside, Shows: Internet, Refused: []string{"EPERM"}},
@@ -50,7 +51,6 @@ var network = []Attack{
 	{ID: "net.repair", Tries: "put a connection together by itself", Wall: Network, Invariant: "I1", Source: "TCP_REPAIR, tcp(7)", Try: "stream-with repair 45.67.89.66:5432", Control: []string{"stream-with mark 45.67.89.66:5432"}, Down: Outside, Shows: Internet},
 	{ID: "net.device", Tries: "bind its socket to the link", Wall: Network, Invariant: "I1", Source: "SO_BINDTODEVICE, socket(7)", Try: "stream-with device 45.67.89.66:5432", Down: Outside, Shows: Internet},
 	{ID: "net.ttl", Tries: "send packets that die on the way", Wall: Network, Invariant: "I1", Source: "IP_TTL, ip(7)", Try: "datagram 17 45.67.89.66:33434 9 ttl-1", Down: Outside, Shows: Internet},
-	{ID: "net.source-route", Tries: "send packets by way of another router", Wall: Network, Invariant: "I1", Source: "RFC 791, 3.1", Try: "datagram 17 45.67.89.66:51820 9 source-route", Down: Outside, Shows: Internet},
 	{ID: "net.routing-header", Tries: "send IPv6 packets by way of another router", Wall: Network, Invariant: "I1", Source: "RFC 8754", Try: "datagram 17 [2a0e:97c0:ffff::1]:51820 9 routing-header", Down: Outside, Shows: Internet},
 	{ID: "net.fragments", Tries: "send a datagram in fragments", Wall: Network, Invariant: "I1", Source: "RFC 791, 3.2", Try: "datagram 17 45.67.89.66:51820 9000", Down: Outside, Shows: Internet},
 	{ID: "net.fragments6", Tries: "send an IPv6 datagram in fragments", Wall: Network, Invariant: "I1", Source: "RFC 8200, 4.5", Try: "datagram 17 [2a0e:97c0:ffff::1]:51820 9000", Down: Outside, Shows: Internet},

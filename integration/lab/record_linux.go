@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -222,6 +223,14 @@ func (l *Lab) listenFrames() error {
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 			return os.NewSyscallError("PACKET_IGNORE_OUTGOING", err)
+		}
+		link, err := net.InterfaceByName("inet")
+		if err != nil {
+			return err
+		}
+		// Bound, since what INTERNET says to itself is nobody's doing: an ICMP error about an answer to a forged address, three seconds late.
+		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index}); err != nil {
+			return os.NewSyscallError("bind", err)
 		}
 		l.record.fd = os.NewFile(uintptr(fd), "frames")
 		l.closers = append(l.closers, l.record.fd.Close)

@@ -77,7 +77,7 @@ func init() {
 			return os.NewSyscallError("connect", err)
 		}
 		_ = unix.Sendto(s, []byte("x"), 0, to)
-		for deadline := time.Now().Add(patience / 10); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience / 30); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			if code, err := unix.GetsockoptInt(s, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && code != 0 {
 				return unix.Errno(code)
 			}
