@@ -49,8 +49,18 @@ func shareTrees(dir string, trees []broker.Tree) (files []*os.File, err error) {
 			return files, err
 		}
 		files = append(files, f)
-		if err := errors.Join(f.Truncate(broker.SharedSize), unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)); err != nil {
+		// Not by truncate(2): it is mapped, and who writes to a page for which there is no room any more is killed (SIGBUS).
+		st, err := f.Stat()
+		if err != nil {
 			return files, err
+		}
+		if missing := broker.SharedSize - st.Size(); missing > 0 { // then nobody has it
+			if _, err := f.WriteAt(make([]byte, missing), st.Size()); err != nil {
+				return files, err
+			}
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+			return files, os.NewSyscallError("flock", err)
 		}
 	}
 	return files, nil

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"cofferdam.dev/cofferdam/shim/workspace/broker"
@@ -44,6 +45,12 @@ func TestWorkspacesAreShared(t *testing.T) {
 		b, berr := second[i].Stat()
 		if aerr != nil || berr != nil || !os.SameFile(a, b) {
 			t.Errorf("the %d. files differ: %v, %v", i+1, aerr, berr)
+		}
+	}
+	for _, f := range first {
+		// One with a hole would need room when it is written to, by a process that could not be told.
+		if st, err := f.Stat(); err != nil || st.Size() != broker.SharedSize || st.Sys().(*syscall.Stat_t).Blocks*512 < broker.SharedSize {
+			t.Errorf("%s: %+v, %v", f.Name(), st.Sys(), err)
 		}
 	}
 	if names := [2]string{filepath.Base(first[0].Name()), filepath.Base(first[1].Name())}; names[0] == names[1] {
