@@ -5,6 +5,7 @@ PREFIX      ?= /usr/local
 DESTDIR     ?=
 BINARIES    := cofferdam cofferdam-broker cofferdam-init cofferdam-proxy containerd-shim-cofferdam-v1
 ON_HOST     := ./hack/demo ./hack/rundemo ./integration # their tests run Cofferdam itself, and look for what it leaves: one at a time
+FAULT_TESTS := Fault|ASignalToEach|StandsStill|EachRule|AFullDisk|MemoryRunsOut|DescriptorsRunOut|ABadPolicy
 TOOLS       := $(GO) tool -modfile=hack/tools/go.mod
 
 .PHONY: help
@@ -51,8 +52,12 @@ bench: build ## in turn: start and memory beside the stock runtime and bwrap, wo
 	$(GO) test -timeout 30m -run '^$$' -bench . -benchtime 1x ./integration
 
 .PHONY: test-long
-test-long: ## what takes too long for every change: each fuzzer for ten minutes, or FUZZTIME (make test runs their seeds only)
+test-long: test-faults ## what takes too long for every change: test-faults, and each fuzzer for ten minutes, or FUZZTIME (make test runs their seeds only)
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=$(or $(FUZZTIME),10m)
+
+.PHONY: test-faults
+test-faults: build ## each fault at each step of each front, and FAULTS (default 2000) random ones; SEED repeats a choice of them (root)
+	$(GO) test -count=1 -timeout 12h -v -run '$(FAULT_TESTS)' ./integration -faults $(or $(FAULTS),2000) -seed $(or $(SEED),0)
 
 .PHONY: fuzz
 fuzz: ## run every fuzzer for FUZZTIME (default 1m) each

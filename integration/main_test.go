@@ -32,6 +32,8 @@ const (
 	needCNI   = "cni"   // the reference plugins
 	needLoad  = "load"  // the client of the proxy's benchmarks
 
+	needFaults = "faults" // our binaries with the points of package fault
+
 	needLandlock  = "landlock"  // of the kernel
 	needResolvers = "resolvers" // programs with different ones
 )
@@ -80,7 +82,12 @@ func prepare(a *lab.Artefacts) {
 	})
 	wg.Go(func() {
 		bin := filepath.Join(a.Dir, "bin")
-		done(needShim, bin, release(bin))
+		err := release(bin)
+		done(needShim, bin, err)
+		if err == nil {
+			bin, faulty := bin, filepath.Join(a.Dir, "faulty")
+			done(needFaults, faulty, withFaults(faulty, bin))
+		}
 	})
 	wg.Go(func() {
 		archive := filepath.Join(a.Dir, "agent.tar")
@@ -117,6 +124,21 @@ func release(dir string) error {
 	cmd := exec.Command("../hack/build.sh", dir, "./cmd/cofferdam", "./cmd/cofferdam-broker", "./cmd/cofferdam-init", "./cmd/cofferdam-proxy", "./cmd/containerd-shim-cofferdam-v1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// withFaults builds into dir those of our binaries that have fault points, and puts the others of bin beside them.
+func withFaults(dir, bin string) error {
+	cmd := exec.Command("../hack/build.sh", dir, "./cmd/cofferdam", "./cmd/containerd-shim-cofferdam-v1")
+	cmd.Env = append(os.Environ(), "TAGS=faults")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	for _, name := range []string{"cofferdam-broker", "cofferdam-init", "cofferdam-proxy"} {
+		if err := os.Link(filepath.Join(bin, name), filepath.Join(dir, name)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -184,9 +206,12 @@ var (
 )
 
 // Engine returns the shared containerd called name (deb or v2), with the image in it.
-func Engine(t testing.TB, name string) *ctrd.Daemon {
+func Engine(t testing.TB, name string) *ctrd.Daemon { return engineWith(t, name, name, needShim) }
+
+// engineWith returns the shared containerd called name, which is of one of the engines, and has the binaries that were prepared as ours.
+func engineWith(t testing.TB, name, engine, ours string) *ctrd.Daemon {
 	t.Helper()
-	Require(t, name, needImage)
+	Require(t, engine, needImage)
 	a, _ := lab.Inside()
 	lab.Get(t)
 	enginesMu.Lock()
@@ -197,7 +222,11 @@ func Engine(t testing.TB, name string) *ctrd.Daemon {
 	if len(engines) == 0 {
 		pristine = lab.Take()
 	}
-	d, err := ctrd.New(ctrd.Engine{Name: name, Dir: a.Paths[name]}, filepath.Base(a.Dir)+"-"+name, filepath.Join(a.Dir, "bin"))
+	var path []string
+	if bin := a.Paths[ours]; bin != "" {
+		path = append(path, bin)
+	}
+	d, err := ctrd.New(ctrd.Engine{Name: name, Dir: a.Paths[engine]}, filepath.Base(a.Dir)+"-"+name, path...)
 	if err != nil {
 		t.Fatal(err)
 	}

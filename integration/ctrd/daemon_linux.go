@@ -129,6 +129,9 @@ func (d *Daemon) Halt(sig unix.Signal) error {
 	}
 }
 
+// Signal sends a signal to the daemon that does not end it.
+func (d *Daemon) Signal(sig unix.Signal) error { return d.proc.Process.Signal(sig) }
+
 // Restart ends and starts the daemon while containers run; with SIGKILL it is a crash.
 func (d *Daemon) Restart(t testing.TB, sig unix.Signal) {
 	t.Helper()
@@ -240,6 +243,9 @@ func (d *Daemon) unmount() error {
 	}
 	return err
 }
+
+// Forget kills and deletes a container and its task that Command was used for, and is content if they are gone.
+func (d *Daemon) Forget(id string) error { return d.remove(id) }
 
 // remove kills and deletes a container and its task, and is content if they are gone.
 func (d *Daemon) remove(id string) error {
