@@ -19,6 +19,14 @@ const (
 	maxStreams = 64  // TCP connections to port 53
 )
 
+// Queries are answered at once, as many as maxQueryBurst, and then maxQueries a
+// second: each costs the host more than the agent, and names that are asked for
+// faster than that are not there to be connected to.
+const (
+	maxQueries    = 5000
+	maxQueryBurst = 5000
+)
+
 // capInterval is the time between two records of one cap.
 const capInterval = time.Minute
 
@@ -27,6 +35,42 @@ const capInterval = time.Minute
 type caps struct {
 	mu   sync.Mutex // guards said
 	said map[string]time.Time
+}
+
+// pace spreads what comes faster than so many a second; the zero pace is ready.
+// It is safe for concurrent use.
+type pace struct {
+	mu  sync.Mutex
+	due time.Time // of the next one, were there no bursts
+}
+
+// take tells how long to wait before one more.
+func (p *pace) take(now time.Time, perSecond, burst int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	every := time.Second / time.Duration(perSecond)
+	if p.due.Before(now) {
+		p.due = now
+	}
+	p.due = p.due.Add(every)
+	return max(p.due.Sub(now)-time.Duration(burst)*every, 0)
+}
+
+// pauseOfQueries is how long a flood waits at a time: what comes meanwhile queues
+// in the socket, and beyond that is lost.
+const pauseOfQueries = 10 * time.Millisecond
+
+// paceQuery waits until one more query may be answered.
+func (s *Server) paceQuery(ctx context.Context) {
+	wait := s.queries.take(time.Now(), maxQueries, maxQueryBurst)
+	if wait == 0 {
+		return
+	}
+	s.reached(fmt.Sprintf("%d DNS queries a second are answered: further ones wait or are lost", maxQueries))
+	select {
+	case <-time.After(wait + pauseOfQueries):
+	case <-ctx.Done():
+	}
 }
 
 // reached records that a cap was. what it says has no part that the agent chose.

@@ -203,3 +203,27 @@ func TestMemoryOfHTTP(t *testing.T) {
 		abort(agent)
 	}
 }
+
+func TestPace(t *testing.T) {
+	var p pace
+	now := time.Now()
+	for i := range 100 {
+		if wait := p.take(now, 1000, 100); wait != 0 {
+			t.Fatalf("%d of a burst: wait %v", i, wait)
+		}
+	}
+	for i := range 10 {
+		if wait, want := p.take(now, 1000, 100), time.Duration(i+1)*time.Millisecond; wait != want {
+			t.Errorf("%d more: wait %v, want %v", i, wait, want)
+		}
+	}
+	if wait := p.take(now.Add(time.Hour), 1000, 100); wait != 0 {
+		t.Errorf("later: wait %v", wait)
+	}
+	for range 99 {
+		p.take(now.Add(time.Hour), 1000, 100)
+	}
+	if wait := p.take(now.Add(time.Hour), 1000, 100); wait != time.Millisecond {
+		t.Errorf("time that has passed counts for one burst only: wait %v", wait)
+	}
+}

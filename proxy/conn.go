@@ -51,7 +51,7 @@ func (s *Server) serveConn(ctx context.Context, tcp *net.TCPConn) {
 		return
 	}
 	if c.dest.Port() == 53 {
-		c.serveStream()
+		c.serveStream(ctx)
 		return
 	}
 	if !c.serveFront(ctx) {

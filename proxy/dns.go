@@ -37,7 +37,8 @@ const (
 )
 
 // serveDNS answers queries until ctx ends. Each answer is computed from memory
-// at once, so one goroutine is enough and a flood queues in the socket only.
+// at once, so one goroutine is enough and a flood queues in the socket only, see
+// paceQuery.
 func (s *Server) serveDNS(ctx context.Context) error {
 	buf := make([]byte, maxQuery+1)
 	for {
@@ -57,6 +58,7 @@ func (s *Server) serveDNS(ctx context.Context) error {
 			})
 			continue
 		}
+		s.paceQuery(ctx)
 		var answer []byte
 		if n <= maxQuery {
 			answer = s.answer(buf[:n], maxUDP)
@@ -75,11 +77,11 @@ func (s *Server) serveDNS(ctx context.Context) error {
 }
 
 // serveStream answers queries on a connection, if there are not too many others.
-func (c *conn) serveStream() {
+func (c *conn) serveStream(ctx context.Context) {
 	select {
 	case c.s.streams <- struct{}{}:
 		defer func() { <-c.s.streams }()
-		c.serveDNSStream()
+		c.serveDNSStream(ctx)
 	default:
 		c.s.reached(fmt.Sprintf("%d connections for DNS are open: further ones are reset", cap(c.s.streams)))
 		c.reset()
@@ -88,7 +90,7 @@ func (c *conn) serveStream() {
 
 // serveDNSStream answers queries on a connection (RFC 7766) in their order, until
 // the agent closes it or falls silent.
-func (c *conn) serveDNSStream() {
+func (c *conn) serveDNSStream(ctx context.Context) {
 	var head [2]byte
 	in := bufio.NewReader(c.tcp)
 	for {
@@ -101,6 +103,7 @@ func (c *conn) serveDNSStream() {
 		if _, err := io.ReadFull(in, query); err != nil {
 			return
 		}
+		c.s.paceQuery(ctx)
 		var answer []byte
 		if size <= maxQuery {
 			answer = c.s.answer(query, 0xffff)

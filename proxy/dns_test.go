@@ -436,7 +436,7 @@ func streamTo(t *testing.T, s *Server) net.Conn {
 	t.Cleanup(func() { agent.Close() })
 	done.Go(func() {
 		defer tcp.Close()
-		(&conn{s: s, tcp: tcp}).serveDNSStream()
+		(&conn{s: s, tcp: tcp}).serveDNSStream(t.Context())
 	})
 	return agent
 }

@@ -293,7 +293,7 @@ func (l *lab) serveTo(dest netip.AddrPort) *net.TCPConn {
 		c.aim(dest)
 		switch {
 		case dest.Port() == 53:
-			c.serveStream()
+			c.serveStream(l.ctx)
 		case !c.serveFront(l.ctx):
 			c.serve(l.ctx)
 		}

@@ -84,6 +84,7 @@ type Server struct {
 	streams  chan struct{} // one token per connection that carries DNS
 	pending  chan struct{} // one token per name being resolved or address dialled
 	caps     caps
+	queries  pace
 	conns    atomic.Uint64 // the last connection's number
 }
 
