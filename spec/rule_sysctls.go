@@ -42,5 +42,14 @@ func ruleSysctls(p *pass) error {
 		}
 		p.out.Linux.Sysctl[key] = value
 	}
+	// As engines have it: an ordinary user's server may be at port 80, in a network namespace of its own.
+	const low = "net.ipv4.ip_unprivileged_port_start"
+	if _, said := p.out.Linux.Sysctl[low]; !said {
+		if p.out.Linux.Sysctl == nil {
+			p.out.Linux.Sysctl = map[string]string{}
+		}
+		p.out.Linux.Sysctl[low] = "0"
+		p.added("linux.sysctl["+low+"]", "0", "whoever runs in the container may serve at any port of it")
+	}
 	return nil
 }
