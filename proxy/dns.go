@@ -253,8 +253,8 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 	if err != nil {
 		return refuse(text, err.Error(), reply{rcode: dnsmessage.RCodeNameError})
 	}
-	// RFC 6761, 6.3. Images without /etc/hosts ask for it, and it never leaves.
-	if name.String() == "localhost" {
+	// RFC 6761, 6.3. Images without /etc/hosts ask for it, or for their own name, and it never leaves.
+	if isLocalhost(name) {
 		if q.Type == dnsmessage.TypeA {
 			return reply{addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 		}
@@ -296,6 +296,11 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 		return reply{} // IPv4 only; no keys for ECH, no QUIC, no other endpoint
 	}
 	return reply{addr: addr}
+}
+
+// isLocalhost knows the names of RFC 6761, 6.3.
+func isLocalhost(name policy.Name) bool {
+	return name.String() == "localhost" || strings.HasSuffix(name.String(), ".localhost")
 }
 
 // reverse returns the IPv4 address that a name below in-addr.arpa is about (RFC

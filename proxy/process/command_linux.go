@@ -65,7 +65,9 @@ func Command(binary string, cfg Config, f Files, uid uint32) (cmd *exec.Cmd, rea
 
 	var program *os.File
 	attr := &syscall.SysProcAttr{
-		Setpgid:   true, // a terminal's ^C is for the agent, not for its wall
+		// A terminal's ^C is for the agent, not for its wall. And where the scheduler goes by sessions (sched(7), autogroup) it has its share beside others,
+		// whatever its agent and it itself are busy with.
+		Setsid:    true,
 		Pdeathsig: syscall.SIGKILL,
 	}
 	if uid != 0 && int64(uid) != int64(os.Geteuid()) {

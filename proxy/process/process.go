@@ -95,6 +95,9 @@ type Config struct {
 	// GateAddr.
 	Gate netip.Addr
 
+	// Processors is how many the process uses at once at most; 0: all that there
+	// are. What it does for an agent is bounded like the agent.
+	Processors int
 	// AllowRoot lets the process run as uid 0 of a user namespace that maps a
 	// single id, where there is no other uid to take. It gives up all
 	// capabilities itself. In the initial user namespace it is refused.
@@ -141,6 +144,9 @@ func (f Files) validate() error {
 func (c Config) validate() error {
 	if c.Sandbox == "" {
 		return errors.New("missing sandbox ID")
+	}
+	if c.Processors < 0 {
+		return fmt.Errorf("%d processors", c.Processors)
 	}
 	return nil
 }
