@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -26,6 +27,9 @@ func main() {
 	cfg, files, ready, err := process.Inherit() // first of all: it gives up privileges
 	if err == nil {
 		err = confined(cfg) // then what is left of files and system calls
+	}
+	if n := cfg.Processors; n > 0 && n < runtime.GOMAXPROCS(0) {
+		runtime.GOMAXPROCS(n)
 	}
 	if err == nil {
 		err = run(cfg, files, ready)

@@ -166,13 +166,15 @@ func (s *Sandbox) note(reason string) {
 	}
 }
 
-// Watch begins to follow what changes while the agent runs: the policy's file, the host's resolv.conf, and the packets that are refused.
+// Watch begins to follow what changes while the agent runs: the policy's file, the host's resolv.conf, and the packets that are refused. From here on
+// the proxy and the broker have their share of the processors, and no more.
 func (s *Sandbox) Watch(ctx context.Context) {
 	release, err := s.use()
 	if err != nil {
 		return // it is being removed
 	}
 	defer release()
+	s.weigh()
 	if err := errors.Join(s.watchUnseen(ctx), s.watchFiles()); err != nil {
 		log.G(ctx).WithError(err).WithField("sandbox", s.ID).Error("changes are not followed")
 	}

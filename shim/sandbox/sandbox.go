@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -83,6 +84,7 @@ type Sandbox struct {
 	records    *record.Log
 	proxy      *supervisor
 	door       *doorkeeper
+	cpus       *cpuGroup // nil: an ordinary user has none
 
 	life    sync.Mutex        // held by what uses the sandbox's parts, and by Close, which takes them down
 	undo    undo              // guarded by life once networked is closed
@@ -122,11 +124,16 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	s := &Sandbox{
 		ID: plan.state.ID, Spec: plan.state.Sandbox, Rewritten: plan.spec, paths: p, sources: plan.sources,
 		networked: make(chan struct{}), state: plan.state, policy: plan.policy, beside: plan.parsed.Sections(), rootless: r.rootless(),
-		door: &doorkeeper{start: r.Start, shared: p.shared(), config: broker.Config{Sandbox: plan.state.ID, Rules: workspace.Rules(plan.state.Sandbox.Workspace), OneID: r.Program != nil && r.Program.OneID}},
+		door: &doorkeeper{shared: p.shared(), config: broker.Config{Sandbox: plan.state.ID, Rules: workspace.Rules(plan.state.Sandbox.Workspace), OneID: r.Program != nil && r.Program.OneID}},
 	}
 	if s.door.binary, err = r.brokerBinary(); err != nil {
 		return nil, err
 	}
+	if !r.rootless() {
+		s.cpus = &cpuGroup{path: plan.state.CPUGroup}
+		r.Start = s.cpus.start(r.Start)
+	}
+	s.door.start = r.Start
 	if err := s.claim(); err != nil {
 		return nil, err
 	}
@@ -136,6 +143,11 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if s.cpus != nil {
+		if err := s.undo.add("cgroup of proxy and broker", s.cpus.remove); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.undo.add("broker", s.door.close); err != nil {
 		return nil, err
 	}
@@ -158,6 +170,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	config := process.Config{
 		Sandbox: s.ID, Policy: plan.state.Policy.Name, Layers: layers, AllowRoot: r.rootless() && r.Program.ProxyID == 0, Pool: r.Pool,
 		Resolver: r.Upstream.Resolver, Proxy: r.Upstream.Proxy, // not in the state, which is on disk
+		Processors: int(math.Ceil(s.Spec.Limits.OrDefault().CPUs)),
 	}
 	go func() { // ends on its own, with the network or an error
 		defer close(s.networked)
@@ -276,6 +289,9 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 		Shim: processOf(os.Getpid()), Runtime: r.Runtime, Sandbox: sb, Changes: changes, Policy: layers.state(parsed, sb.Files),
 	}
 	state.Cgroup = rewritten.Linux.CgroupsPath
+	if !r.rootless() {
+		state.CPUGroup = cpuGroupPath(id)
+	}
 	if r.Program != nil {
 		state.Own, state.Weaker = true, r.Program.Weaker
 	}
@@ -662,6 +678,7 @@ func Teardown(p Paths, id string) error {
 		{"listener socket", func() error { return os.RemoveAll(p.listener(id)) }, false},
 		{"gate", func() error { return netns.Teardown(p.Pins, id) }, false},
 		{"agent", agent, false},
+		{"cgroup of proxy and broker", func() error { return removeCgroup(st.CPUGroup) }, false},
 		{"proxy", st.Proxy.Kill, false},
 	}}
 	if err := left.run("teardown"); err != nil {

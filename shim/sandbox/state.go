@@ -33,10 +33,11 @@ type State struct {
 	Changes   []spec.Change `json:"changes"`
 	Policy    PolicyState   `json:"policy"`
 	Proxy     ProxyState    `json:"proxy"`
-	Weaker    []string      `json:"weaker,omitempty"` // layers that this host does not have
-	Own       bool          `json:"own,omitempty"`    // there is no engine that ends the agent and removes its cgroup
-	Cgroup    string        `json:"cgroup,omitempty"` // the agent's, as in linux.cgroupsPath
-	Uplink    []string      `json:"uplink,omitempty"` // interfaces of the engine's network, in which the proxy dials; none: it dials in the host's
+	Weaker    []string      `json:"weaker,omitempty"`    // layers that this host does not have
+	Own       bool          `json:"own,omitempty"`       // there is no engine that ends the agent and removes its cgroup
+	Cgroup    string        `json:"cgroup,omitempty"`    // the agent's, as in linux.cgroupsPath
+	CPUGroup  string        `json:"cpu_group,omitempty"` // likewise that of proxy and broker
+	Uplink    []string      `json:"uplink,omitempty"`    // interfaces of the engine's network, in which the proxy dials; none: it dials in the host's
 }
 
 // Phase is how far a sandbox has come.

@@ -86,7 +86,7 @@ func Command(binary string, c Config, f Files) (cmd *exec.Cmd, control *Control,
 		Args: []string{"cofferdam-broker", c.Sandbox, keep(c), strconv.Itoa(len(f.Trees))},
 		Env:  []string{"GOGC=50"}, Dir: "/",
 		ExtraFiles:  slices.Concat([]*os.File{child, f.Mounts, config}, tops, f.Shared),
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	return cmd, &Control{os.NewFile(uintptr(pair[0]), "broker")}, func() { child.Close(); config.Close() }, nil
 }
