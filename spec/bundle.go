@@ -111,17 +111,3 @@ func WriteBundle(dir string, s *specs.Spec) (err error) {
 	}
 	return nil
 }
-
-// clone copies v through JSON, the form in which a spec reaches the runtime: whatever JSON does not carry is gone
-// before a rule judges it.
-func clone[T any](v *T) (*T, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("encode spec: %w", err)
-	}
-	var c *T
-	if err := json.Unmarshal(b, &c); err != nil {
-		return nil, fmt.Errorf("decode spec: %w", err)
-	}
-	return c, nil
-}

@@ -130,15 +130,16 @@ func (m NetworkMode) String() string {
 }
 
 var (
-	idPattern     = lazily(`^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,199}$`)
-	policyPattern = lazily(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+	// Their lengths are looked at beside them: a bounded repetition is compiled as so many patterns.
+	idPattern     = lazily(`^[A-Za-z0-9][A-Za-z0-9_.:@-]*$`)
+	policyPattern = lazily(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 	envKeyPattern = lazily(`^[^=\x00]+$`)
 )
 
 // CheckID returns an error unless id is 1 to 200 bytes of letters, digits and "_.:@-" that begin with a letter or
 // digit, so that it can be a file name on its own. containerd's namespaces and container IDs have at most 76 bytes each.
 func CheckID(id string) error {
-	if !idPattern().MatchString(id) {
+	if len(id) > 200 || !idPattern().MatchString(id) {
 		return fmt.Errorf("sandbox id %q: want 1 to 200 of A-Z a-z 0-9 _ . : @ -, a letter or digit first", id)
 	}
 	return nil
@@ -147,7 +148,7 @@ func CheckID(id string) error {
 // CheckPolicyName returns an error unless name is "" or 1 to 64 bytes of letters, digits and "_.-" that begin with a
 // letter or digit: it becomes part of a file name.
 func CheckPolicyName(name string) error {
-	if name != "" && !policyPattern().MatchString(name) {
+	if name != "" && (len(name) > 64 || !policyPattern().MatchString(name)) {
 		return fmt.Errorf("policy name %q: want up to 64 of A-Z a-z 0-9 _ . -, a letter or digit first", name)
 	}
 	return nil
