@@ -18,7 +18,8 @@
 //
 // The way of a sandbox: [Setup] makes GATE and pins it; [Gate.Listen] opens
 // the sockets in it, for the proxy to inherit; once the container, and with it
-// BOX, has been created, [Gate.Attach] plugs in the veth; [Gate.Verify] proves
+// BOX, has been created, [Gate.Attach] plugs in the veth, or [Gate.MakeBox] makes
+// a BOX for it to join beforehand; [Gate.Verify] proves
 // right before the start that nothing else is plugged into either side;
 // [Teardown] removes it all, knowing the ID alone.
 //

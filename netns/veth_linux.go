@@ -63,6 +63,26 @@ func (g *Gate) Attach(box *os.File) error {
 	return err
 }
 
+// MakeBox makes a BOX for a container to join, and plugs it in as Attach does. Like a GATE of New it is pinned nowhere: it ends with the returned
+// file, which the caller closes, and with those who have joined it. It belongs to the caller's user namespace.
+func (g *Gate) MakeBox() (box *os.File, err error) {
+	err = onThread(func() (err error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("create network namespace: %w", err)
+		}
+		box, err = os.Open(ownNet)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("box: %w", err)
+	}
+	if err := g.Attach(box); err != nil {
+		box.Close()
+		return nil, err
+	}
+	return box, nil
+}
+
 // checkBox refuses namespaces that must not become a BOX.
 func (g *Gate) checkBox(box *os.File) error {
 	own, err := os.Stat(ownNet)

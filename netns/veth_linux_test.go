@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -224,5 +225,34 @@ func TestBoxOfAnotherUserNamespace(t *testing.T) {
 		defer ln.Close()
 		b := &lab{g: g, box: box, tcp: ln.(*net.TCPListener)}
 		b.arrives(t, "8.8.8.8:443")
+	})
+}
+
+// A BOX that is made is whole before anybody joins it, and ends with its file, and the veth with it.
+func TestMakeBox(t *testing.T) {
+	netnstest.Run(t, func(t *testing.T) {
+		g, err := New(t.Context())
+		must(t, err)
+		defer g.Close()
+		box, err := g.MakeBox()
+		must(t, err)
+		if err := g.Verify(box); err != nil {
+			t.Error(err)
+		}
+		if got := names(t, box); !slices.Equal(got, []string{"lo", "eth0"}) {
+			t.Errorf("box has %v, want lo and eth0", got)
+		}
+		if _, err := g.MakeBox(); !errors.Is(err, unix.EEXIST) {
+			t.Errorf("a second box: %v, want EEXIST", err)
+		}
+		if err := g.Verify(box); err != nil {
+			t.Errorf("after a second box was tried: %v", err)
+		}
+		must(t, box.Close())
+		for end := time.Now().Add(10 * time.Second); len(names(t, g.ns)) > 1; <-time.After(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("gate has %v, want lo", names(t, g.ns))
+			}
+		}
 	})
 }
