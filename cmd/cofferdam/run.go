@@ -83,6 +83,8 @@ a failure of cofferdam's own.`,
 				if err := userns.EndBySignals(); err != nil {
 					return err
 				}
+			} else if !f.printSpec {
+				go sandbox.HurryCgroups() // ends on its own
 			}
 			r, left, err := f.request(p, args)
 			if err != nil {
