@@ -86,6 +86,7 @@ a failure of cofferdam's own.`,
 			} else if !f.printSpec {
 				go sandbox.HurryCgroups() // ends on its own
 			}
+			git := askGit(cmd.Context())
 			r, left, err := f.request(p, args)
 			if err != nil {
 				return err
@@ -97,7 +98,7 @@ a failure of cofferdam's own.`,
 				return printSpec(cmd.OutOrStdout(), r)
 			}
 			if r.Root == "" && r.Spec == nil { // else /etc is not ours
-				if r.Git, err = gitFiles(cmd.Context(), r.Home); err != nil {
+				if err := git(&r); err != nil {
 					fmt.Fprintf(cmd.ErrOrStderr(), "cofferdam: warning: the command's git does not know who you are: %v\n", err)
 				}
 			}
@@ -232,13 +233,9 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, le
 	if err != nil {
 		return r, nil, err
 	}
-	me, err := user.Current()
+	me, home, err := caller()
 	if err != nil {
-		return r, nil, fmt.Errorf("find out who is calling: %w", err)
-	}
-	home := filepath.Clean(me.HomeDir)
-	if own := os.Getenv("HOME"); filepath.IsAbs(own) { // programs look there first
-		home = filepath.Clean(own)
+		return r, nil, err
 	}
 	workspace, err := realPath(f.workspace, ".")
 	if err != nil {
@@ -327,6 +324,18 @@ func (f *runFlags) request(p sandbox.Paths, args []string) (r runner.Request, le
 		}
 	}
 	return r, left, nil
+}
+
+// caller is who calls, and the home of whoever that is.
+func caller() (*user.User, string, error) {
+	me, err := user.Current()
+	if err != nil {
+		return nil, "", fmt.Errorf("find out who is calling: %w", err)
+	}
+	if own := os.Getenv("HOME"); filepath.IsAbs(own) { // programs look there first
+		return me, filepath.Clean(own), nil
+	}
+	return me, filepath.Clean(me.HomeDir), nil
 }
 
 // addIDs gives the request the caller's subordinate ids, if there are any.

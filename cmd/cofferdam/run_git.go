@@ -3,20 +3,43 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"cofferdam.dev/cofferdam/shim/runner"
 )
 
 // gitPrograms are where a system keeps git. PATH does not count: it may lead into a workspace, and what an agent has left there must not run
 // out here.
 var gitPrograms = []string{"/usr/bin/git", "/usr/local/bin/git", "/run/current-system/sw/bin/git"}
+
+// askGit has git asked while other things are done; tell waits for the answer.
+func askGit(ctx context.Context) (tell func(*runner.Request) error) {
+	var files map[string]string
+	var err error
+	asked := make(chan struct{})
+	go func() { // ends with git
+		defer close(asked)
+		var home string
+		if _, home, err = caller(); err == nil {
+			files, err = gitFiles(ctx, home)
+		}
+	}()
+	return func(r *runner.Request) error {
+		<-asked
+		r.Git = files
+		return err
+	}
+}
 
 // gitFiles is what the agent's git is told of the caller's configuration, as files of /etc by name: who commits, and what a first branch is
 // called. Nothing else is taken: helpers hold credentials, aliases and hooks are programs. Where the identity depends on the repository
@@ -25,6 +48,9 @@ func gitFiles(ctx context.Context, home string) (map[string]string, error) {
 	i := slices.IndexFunc(gitPrograms, func(p string) bool { _, err := os.Stat(p); return err == nil })
 	if i < 0 {
 		return nil, nil
+	}
+	if !slices.ContainsFunc(gitConfigs(gitPrograms[i], home), maySayWho) {
+		return map[string]string{}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -64,6 +90,26 @@ func gitFiles(ctx context.Context, home string) (map[string]string, error) {
 		files["gitconfig"] = all.String()
 	}
 	return files, nil
+}
+
+// gitConfigs are where git looks for the system's and the caller's configuration (git-config(1), FILES).
+func gitConfigs(program, home string) []string {
+	prefix := filepath.Dir(filepath.Dir(program))
+	return []string{
+		os.Getenv("GIT_CONFIG_SYSTEM"), os.Getenv("GIT_CONFIG_GLOBAL"), "/etc/gitconfig", filepath.Join(prefix, "etc/gitconfig"),
+		filepath.Join(home, ".gitconfig"), filepath.Join(xdg("XDG_CONFIG_HOME", filepath.Join(home, ".config")), "git/config"),
+	}
+}
+
+// maySayWho reports whether a configuration could hold something that gitFiles asks for: it has the name of such a section, or of one that
+// includes other files. Git, which takes a millisecond to start, knows for sure.
+func maySayWho(config string) bool {
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return config != "" && !errors.Is(err, fs.ErrNotExist)
+	}
+	text = bytes.ToLower(text)
+	return slices.ContainsFunc([]string{"user", "init", "include"}, func(section string) bool { return bytes.Contains(text, []byte(section)) })
 }
 
 // gitSetting is one value of a configuration.
