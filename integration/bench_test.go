@@ -138,7 +138,7 @@ func BenchmarkRun(b *testing.B) {
 
 // Programs of a sandbox as /proc has them.
 const (
-	initProgram = "memfd:runc_cloned:cofferdam-init (deleted)"
+	initProgram = "cofferdam-init"
 	broker      = "cofferdam-broker"
 )
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
-	"github.com/opencontainers/runc/libcontainer/exeseal"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -99,7 +98,7 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 			k.closeFiles()
 		}
 	}()
-	binary, err := sealed(r.Init, bundle)
+	binary, err := seal(r.Init, filepath.Dir(bundle))
 	if err != nil {
 		return nil, err
 	}
@@ -131,20 +130,6 @@ func (k *container) socket(name string) (outside, inside *os.File, err error) {
 		return nil, nil, os.NewSyscallError("set nonblocking", err)
 	}
 	return os.NewFile(uintptr(fds[0]), name), inside, nil
-}
-
-// sealed copies the binary to where nobody can change it: the agent finds it as /proc/1/exe (CVE-2019-5736).
-func sealed(path, tmp string) (*os.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	return exeseal.CloneBinary(f, st.Size(), "cofferdam-init", tmp)
 }
 
 // start has libcontainer set the container up. Its first process then waits for release.
