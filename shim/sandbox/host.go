@@ -2,6 +2,8 @@ package sandbox
 
 import (
 	"bufio"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -62,21 +64,40 @@ func hostFacts(p Paths, bundle, resolvConf string) (spec.Host, error) {
 			h.Trees = append(h.Trees, filepath.Join(home, d))
 		}
 	}
+	plain := map[string]bool{"/": true}
 	for _, list := range []*[]string{&h.Protected, &h.Trees, &h.EngineDirs} {
-		*list = withTargets(*list)
+		*list = withTargets(*list, plain)
 	}
 	return h, nil
 }
 
-// withTargets adds to each path what it is a symbolic link to, or leads through: /var/lib/docker is often on another disk.
-func withTargets(paths []string) []string {
+// withTargets adds to each path what it is a symbolic link to, or leads through: /var/lib/docker is often on another disk. plain remembers for the
+// next call which folders are there, and are and lead through no link.
+func withTargets(paths []string, plain map[string]bool) []string {
 	out := slices.Clone(paths)
 	for _, p := range paths {
+		if isPlain(p, plain) {
+			continue
+		}
 		if real, err := filepath.EvalSymlinks(p); err == nil && real != p {
 			out = append(out, real)
 		}
 	}
 	return out
+}
+
+// isPlain reports whether there is nothing to be found out about an absolute path: it, or what comes before the first part of it that is not there,
+// leads through no symbolic link.
+func isPlain(p string, plain map[string]bool) bool {
+	if known, ok := plain[p]; ok {
+		return known
+	}
+	if !filepath.IsAbs(p) || filepath.Clean(p) != p || !isPlain(filepath.Dir(p), plain) {
+		return false
+	}
+	st, err := os.Lstat(p)
+	plain[p] = errors.Is(err, fs.ErrNotExist) || err == nil && st.Mode()&fs.ModeSymlink == 0
+	return plain[p]
 }
 
 // homes returns the home directories of people, as written.

@@ -238,7 +238,7 @@ func describe(p Paths, r Request, outside string) (_ plan, err error) {
 		host.Listener = p.listener(id)
 	} else {
 		host.Rootless = r.Program.Rootless
-		host.Protected = append(host.Protected, withTargets([]string{r.Program.Home})...)
+		host.Protected = append(host.Protected, withTargets([]string{r.Program.Home}, map[string]bool{"/": true})...)
 	}
 	original, sb, err := r.asked(id)
 	if err != nil {
