@@ -112,6 +112,11 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 	}
 	k.p.ExtraFiles = []*os.File{pid1.FDBinary - 3: binary, pid1.FDSocket - 3: inside, pid1.FDListen - 3: listen}
 	k.create = func() (*libcontainer.Container, error) {
+		box, err := sb.Box()
+		if err != nil {
+			return nil, err
+		}
+		d.config.Namespaces.Add(configs.NEWNET, box)
 		return libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, d.config)
 	}
 	return k, nil
@@ -132,7 +137,7 @@ func (k *container) socket(name string) (outside, inside *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), name), inside, nil
 }
 
-// start has libcontainer set the container up. Its first process then waits for release.
+// start has libcontainer set the container up. Its first process, which is ours and has nothing of the agent's yet, then waits for release.
 func (k *container) start(stdio [3]*os.File) (err error) {
 	if k.c, err = k.create(); err != nil {
 		return fmt.Errorf("create container: %w", err)
@@ -167,27 +172,26 @@ func (k *container) start(stdio [3]*os.File) (err error) {
 			return err
 		}
 	}
-	k.pid, err = k.p.Pid()
-	return err
+	if k.pid, err = k.p.Pid(); err != nil {
+		return err
+	}
+	if err := k.c.Exec(); err != nil {
+		return fmt.Errorf("start container: %w", err)
+	}
+	return nil
 }
 
-// release lets the first process go, and has it start the agent, to which the caller's terminal belongs from then on.
+// release has the first process start the agent, to which the caller's terminal belongs from then on.
 func (k *container) release() error {
 	if k.term != nil {
 		if err := k.term.attach(); err != nil {
 			return err
 		}
 	}
-	if err := k.c.Exec(); err != nil {
-		return fmt.Errorf("start container: %w", err)
-	}
-	if err := fault.Point("run", "released first process"); err != nil {
-		return err
-	}
 	if err := pid1.WriteStart(k.talk, k.init); err != nil {
 		return fmt.Errorf("start agent: %w", err)
 	}
-	return nil
+	return fault.Point("run", "released first process")
 }
 
 // passListener waits for the filter's listener, if it has one, and gives it to the sandbox. An agent that was not started has none; why, its

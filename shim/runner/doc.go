@@ -5,7 +5,8 @@
 //
 //   - The spec to begin with is made here (spec.Program), since no engine makes one. Without a root file system of its own the agent
 //     sees the host's programs, read-only.
-//   - GATE is pinned nowhere, and there is no namespace for an engine to fill: all of it ends with this process.
+//   - GATE is pinned nowhere, and there is no namespace for an engine to fill: all of it ends with this process. BOX is not born with the
+//     container, but made beside GATE, early, and joined: an engine's runtime makes its own.
 //   - The seccomp filter is compiled here and loaded by the sandbox's first process, not by libcontainer, which would need libseccomp.
 //   - The sandbox's first process is our own (cofferdam-init): signals from a terminal, job control and orphans need one.
 //
@@ -13,7 +14,7 @@
 //
 // An ordinary user's process first replaces itself in a user namespace, see package userns; root's goes on as it is. [Run] prepares the
 // sandbox, whose network comes up meanwhile; makes a root file system; has libcontainer create the container, in which cofferdam-init
-// waits; attaches BOX to GATE and checks what was mounted; then lets it go. The agent starts, and Run passes signals and the terminal on
+// waits; checks that it is in BOX, and what was mounted; then lets it go. The agent starts, and Run passes signals and the terminal on
 // until it ends.
 //
 // # Users

@@ -77,9 +77,10 @@ type Sandbox struct {
 	paths   Paths
 	sources *sources
 
-	networked  chan struct{} // closed when what makeNetwork sets is final: the next four, and the steps that it adds to undo
+	networked  chan struct{} // closed when what makeNetwork sets is final: the next five, and the steps that it adds to undo
 	networkErr error
 	gate       *netns.Gate
+	box        *os.File // made for the container to join; nil: the engine makes one
 	uplink     *netns.Uplink
 	records    *record.Log
 	proxy      *supervisor
@@ -102,11 +103,21 @@ type Sandbox struct {
 
 // Prepare does what must be done before the OCI runtime creates the container: it rewrites the bundle. It begins to make GATE with its
 // listeners and to start the proxy, which goes on while the container is being created; Attach waits for it. Everything that can refuse
-// the container is decided before the first side effect, the state is on disk before that, and on error nothing is left.
+// the container is decided before the first side effect, the state is on disk before that, and on error nothing is left. No side effect are the
+// network namespaces of a Program, which nobody else can find or has to remove: they are made meanwhile.
 func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	binary, err := r.proxyBinary()
 	if err != nil {
 		return nil, err
+	}
+	var laid <-chan cable
+	if r.Program != nil {
+		laid = layCable(ctx)
+		defer func() {
+			if err != nil {
+				(<-laid).close()
+			}
+		}()
 	}
 	plan, err := describe(p, r, binary)
 	if err != nil {
@@ -174,7 +185,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 	}
 	go func() { // ends on its own, with the network or an error
 		defer close(s.networked)
-		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r, binary, config)
+		s.networkErr = s.makeNetwork(context.WithoutCancel(ctx), r, binary, config, laid)
 	}()
 	return s, nil
 }
@@ -384,19 +395,53 @@ func (s *Sandbox) claim() error {
 	return nil
 }
 
-// makeNetwork makes GATE, its listeners and the proxy that serves them.
-func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, config process.Config) (err error) {
+// cable is a GATE and a BOX that is plugged into it, both pinned nowhere.
+type cable struct {
+	gate *netns.Gate
+	box  *os.File
+	err  error // there is neither
+}
+
+// layCable makes one while other things are done. It sends once.
+func layCable(ctx context.Context) <-chan cable {
+	laid := make(chan cable, 1)
+	go func() { // ends with the cable
+		var c cable
+		if c.gate, c.err = netns.New(ctx); c.err == nil {
+			if c.box, c.err = c.gate.MakeBox(); c.err != nil {
+				c.gate.Close()
+			}
+		}
+		laid <- c
+	}()
+	return laid
+}
+
+func (c cable) close() {
+	if c.err == nil {
+		c.box.Close()
+		c.gate.Close()
+	}
+}
+
+// makeNetwork makes GATE, unless a cable is laid to one, its listeners and the proxy that serves them.
+func (s *Sandbox) makeNetwork(ctx context.Context, r Request, binary string, config process.Config, laid <-chan cable) (err error) {
 	p := s.paths
-	if r.Program != nil {
-		s.gate, err = netns.New(ctx)
+	if laid != nil {
+		c := <-laid
+		if s.gate, s.box, err = c.gate, c.box, c.err; err != nil {
+			return err
+		}
+		if err := s.undo.add("box", s.box.Close); err != nil {
+			return err
+		}
 	} else {
 		if err := s.undo.add("gate", func() error { return netns.Teardown(p.Pins, s.ID) }); err != nil {
 			return err
 		}
-		s.gate, err = netns.Setup(ctx, p.Pins, s.ID)
-	}
-	if err != nil {
-		return err
+		if s.gate, err = netns.Setup(ctx, p.Pins, s.ID); err != nil {
+			return err
+		}
 	}
 	if err := s.undo.add("gate descriptor", s.gate.Close); err != nil {
 		return err
@@ -475,8 +520,18 @@ func (s *Sandbox) update(f func(*State)) {
 	}
 }
 
-// Attach joins the network namespace of the container's first process, which exists but has not been started, to GATE, compares what
-// was mounted with what was checked, and waits until the proxy serves.
+// Box is a path of the network namespace that the container of a Program is to join, which is plugged into GATE already. It waits until that is
+// there.
+func (s *Sandbox) Box() (string, error) {
+	<-s.networked
+	if s.networkErr != nil {
+		return "", s.networkErr
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.box.Fd()), nil
+}
+
+// Attach joins the network namespace of the container's first process, which exists but has not been started, to GATE, if it was not made for that,
+// compares what was mounted with what was checked, and waits until the proxy serves.
 func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	box, err := openBox(pid)
 	if err != nil {
@@ -489,7 +544,7 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	}
 	defer release()
 	s.update(func(st *State) { st.Agent = processOf(pid) })
-	if err := s.gate.Attach(box); err != nil {
+	if err := s.attach(box, pid); err != nil {
 		return err
 	}
 	written, err := s.sources.verify(pid)
@@ -508,6 +563,18 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	}
 	s.update(func(st *State) { st.Phase = Created })
 	return fault.Point("made", "attached sandbox")
+}
+
+// attach joins a container's network namespace to GATE, or finds it to be the one that was.
+func (s *Sandbox) attach(box *os.File, pid int) error {
+	if s.box == nil {
+		return s.gate.Attach(box)
+	}
+	same, err := sameFile(box, s.box)
+	if err == nil && !same {
+		err = fmt.Errorf("process %d is not in the network namespace that was made for it", pid)
+	}
+	return err
 }
 
 // keepDoor makes ready what answers an agent that wants to write to a workspace.
