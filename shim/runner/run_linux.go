@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -36,6 +39,7 @@ func IsInit() bool {
 
 // Init sets the container up from inside and never returns.
 func Init() {
+	debug.SetGCPercent(-1) // it becomes another program before there is anything to collect
 	runtime.GOMAXPROCS(1)
 	runtime.LockOSThread()
 	// libcontainer gives this signal to the process that it starts, not to this one, which that one has made (fork clears it, prctl(2)), and
@@ -115,9 +119,7 @@ const rootName = "rootfs" // in a bundle
 // Run runs the agent and waits for its end. An error means that the sandbox could not be made or watched; whatever there was of it is gone
 // then. Cancelling ctx, as SIGINT and SIGTERM should, ends the setting up; a running agent is ended by signals, which are passed on to it.
 func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error) {
-	// What is started here dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	collectGarbage := keepGarbage()
 
 	// One of those that cancel ctx may come too late to end the setting up: it is in here then, and the agent's.
 	signals := make(chan os.Signal, 16)
@@ -127,6 +129,15 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	tools, asked, err := r.sandbox()
 	if err != nil {
 		return 0, err
+	}
+	var removed chan error // nil: there is no container yet
+	asked.Program.Removed = func() error {
+		if removed == nil {
+			return nil
+		}
+		err := <-removed
+		removed <- err // for the next one
+		return err
 	}
 	sb, err := sandbox.Prepare(ctx, r.Paths, asked)
 	if err != nil {
@@ -144,10 +155,8 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	c, err := newContainer(sb, r, asked.Bundle)
 	if err == nil {
 		defer func() {
-			if derr := c.destroy(); derr != nil {
-				sb.Keep()
-				err = errors.Join(err, derr)
-			}
+			removed = make(chan error, 1)
+			go func() { removed <- c.destroy() }() // Close waits for it
 		}()
 	}
 	if err := errors.Join(err, <-made); err != nil {
@@ -156,7 +165,13 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := fault.Point("run", "root file system"); err != nil {
 		return 0, err
 	}
-	if err := c.start(streams.given); err != nil {
+	// Init does one thing after the other; libcontainer hands this on to it, and Go's runtime then starts with less.
+	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
+		return 0, err
+	}
+	end, err := onThread(func() error { return c.start(streams.given) })
+	defer end()
+	if err != nil {
 		return 0, err
 	}
 	streams.start()
@@ -187,18 +202,25 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	if err := fault.Point("run", "listener"); err != nil {
 		return 0, err
 	}
-	// What a crash has left of others. One that cannot be removed hinders nobody but cofferdam gc, which says so.
+	quiet := time.AfterFunc(quietTime, func() {
+		sb.Watch(ctx)
+		collectGarbage()
+		settle()
+		_, _ = sandbox.Collect(r.Paths) // see below
+	})
+	defer quiet.Stop()
+	// What a crash has left of others goes while the agent runs. One that cannot be removed hinders nobody but cofferdam gc, which says so. Looking
+	// through all logs is for those that stay, and for a few of the others, since there may be nobody else.
+	collect := sandbox.CollectSandboxes
+	if rand.N(64) == 0 {
+		collect = sandbox.Collect
+	}
 	collected := make(chan struct{})
 	go func() {
 		defer close(collected)
-		_, _ = sandbox.Collect(r.Paths)
+		_, _ = collect(r.Paths)
 	}()
 	defer func() { <-collected }()
-	quiet := time.AfterFunc(quietTime, func() {
-		sb.Watch(ctx)
-		settle()
-	})
-	defer quiet.Stop()
 	status, err := c.wait(signals)
 	return status, errors.Join(err, fault.Point("run", "ended agent"))
 }
@@ -214,6 +236,32 @@ func (r Request) makeRoot(bundle string, t toolchain) error {
 // quietTime after the start a sandbox is taken to be one that stays: then what changes is followed, and the memory that the start took is
 // given back.
 const quietTime = 500 * time.Millisecond
+
+// startMemory is how much the start may take, in bytes, before anything of it is collected: several times what it needs.
+const startMemory = 64 << 20
+
+// keepGarbage has Go collect nothing until the returned function is called: until a sandbox is settled little has been used, and one that ends
+// before gives back all of it at once.
+func keepGarbage() (collect func()) {
+	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(startMemory)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// onThread runs f on a thread of its own, which lives until end is called: what f starts dies with the thread that started it (prctl(2),
+// PR_SET_PDEATHSIG). The caller is not bound to it, since then each wait of its own would be two switches between threads.
+func onThread(f func() error) (end func(), err error) {
+	done, ended := make(chan error), make(chan struct{})
+	go func() { // ends with end
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		done <- f()
+		<-ended
+	}()
+	return sync.OnceFunc(func() { close(ended) }), <-done
+}
 
 // start starts a child; see sandbox.Starter.
 func start(cmd *exec.Cmd) (<-chan error, error) {

@@ -64,6 +64,9 @@ type Program struct {
 	Outside []string
 	// Weaker says which layers of the walls this host does not have, for those who look at the sandbox.
 	Weaker []string
+	// Removed, if not nil, waits until the container is removed, which may happen while Close is at work, and says how that went: the state, by
+	// which others would remove it, has to be there until then. It may be called again.
+	Removed func() error
 }
 
 // Sandbox is one container between its walls. Its methods are called in the order Prepare, Attach, ChooseUplink, Verify, Started, Close; Close may come at
@@ -95,7 +98,6 @@ type Sandbox struct {
 	policy     Policy // in force; guarded by life
 	beside     string // what the policy said beside the network at the start
 	rootless   bool
-	kept       bool // see Keep; guarded by life
 
 	mu    sync.Mutex
 	state State // guarded by mu
@@ -145,7 +147,7 @@ func Prepare(ctx context.Context, p Paths, r Request) (_ *Sandbox, err error) {
 		r.Start = s.cpus.start(r.Start)
 	}
 	s.door.start = r.Start
-	if err := s.claim(); err != nil {
+	if err := s.claim(r.removed()); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -208,6 +210,13 @@ func Plan(p Paths, r Request) (*specs.Spec, []spec.Change, error) {
 var ResolvConf = "nameserver " + netns.GateIP.String() + "\noptions ndots:1 timeout:2 attempts:2\n"
 
 func (r Request) rootless() bool { return r.Program != nil && r.Program.Rootless }
+
+func (r Request) removed() func() error {
+	if r.Program == nil {
+		return nil
+	}
+	return r.Program.Removed
+}
 
 func (r Request) proxyBinary() (string, error) {
 	if r.Program != nil && r.Program.Proxy != "" {
@@ -344,8 +353,9 @@ func (r Request) asked(id string) (*specs.Spec, spec.Sandbox, error) {
 	return original, sb, err
 }
 
-// claim makes the state folder and takes its lock. What a dead owner left under the same ID is removed first.
-func (s *Sandbox) claim() error {
+// claim makes the state folder and takes its lock. What a dead owner left under the same ID is removed first. removed, if not nil, is waited for
+// before the state goes.
+func (s *Sandbox) claim(removed func() error) error {
 	p := s.paths
 	for _, dir := range []string{p.State, p.Pins, p.Logs} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -379,12 +389,10 @@ func (s *Sandbox) claim() error {
 	}
 	// The lock goes last: a folder without an owner is anybody's to remove, and the next sandbox may have the same ID.
 	if err = s.undo.add("lock", lock.Close); err == nil {
-		err = s.undo.addRecord("state", func() error {
-			if s.kept {
-				return nil
-			}
-			return os.RemoveAll(p.dir(s.ID))
-		})
+		err = s.undo.addRecord("state", func() error { return os.RemoveAll(p.dir(s.ID)) })
+	}
+	if err == nil && removed != nil {
+		err = s.undo.add("removal of the container", removed)
 	}
 	if err == nil {
 		err = s.state.save(p)
@@ -561,7 +569,9 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	if err := s.proxy.wait(ctx); err != nil {
 		return err
 	}
-	s.update(func(st *State) { st.Phase = Created })
+	if s.box == nil { // an engine may leave it like that for a while
+		s.update(func(st *State) { st.Phase = Created })
+	}
 	return fault.Point("made", "attached sandbox")
 }
 
@@ -694,13 +704,6 @@ func openBox(pid int) (*os.File, error) {
 	return box, nil
 }
 
-// Keep says that the caller could not take down what it had made for the sandbox. Close then leaves the state, by which Teardown finds it.
-func (s *Sandbox) Keep() {
-	s.life.Lock()
-	defer s.life.Unlock()
-	s.kept = true
-}
-
 // Close takes the sandbox down: proxy, listeners, GATE, state. What it could not take down is left to Teardown, and the state with it. It may
 // be called again, and does nothing then: the ID may be another sandbox's.
 func (s *Sandbox) Close() error {
@@ -754,8 +757,16 @@ func Teardown(p Paths, id string) error {
 	return nil
 }
 
-// Collect tears down every sandbox that nobody owns any more and returns their IDs.
+// Collect tears down every sandbox that nobody owns any more and returns their IDs. It removes the oldest logs, too, where there are too many.
 func Collect(p Paths) ([]string, error) {
+	return collect(p, func() error { return pruneLogs(p, maxLogs) })
+}
+
+// CollectSandboxes leaves the logs as they are: how long it takes does not grow with the number of sandboxes that have been.
+func CollectSandboxes(p Paths) ([]string, error) { return collect(p, func() error { return nil }) }
+
+// collect tears down what nobody owns, and goes on with more under the registry's lock.
+func collect(p Paths, more func() error) ([]string, error) {
 	if _, err := os.Stat(p.State); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -788,7 +799,7 @@ func Collect(p Paths) ([]string, error) {
 		}
 		gone = append(gone, id)
 	}
-	return gone, errors.Join(append(errs, pruneLogs(p, maxLogs))...)
+	return gone, errors.Join(append(errs, more())...)
 }
 
 // maxLogs is how many bytes of decision logs are kept of sandboxes that are gone.
