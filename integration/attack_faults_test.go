@@ -210,7 +210,7 @@ func TestAttacksAfterFaults(t *testing.T) {
 				if got := b.try(t, []string{"sh", "echo x >" + b.place.Workspace + "/x"}); !got.OK { // its broker runs from now on
 					t.Errorf("before the fault: %s", got)
 				}
-				r.calm(t)
+				calm(t, r.lab)
 				fault.make(t, b)
 				for _, a := range attack.All() {
 					if a.Wall == attack.Workspace {

@@ -228,12 +228,12 @@ func (r *ground) watch(t testing.TB, s *servant, attempts ...[]string) (got outc
 }
 
 // calm waits until what was sent before has come to its end: a connection that a proxy keeps or closes is seen a little later.
-func (r *ground) calm(t testing.TB) {
+func calm(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	eventually(t, "the internet is calm", func() bool {
-		mark := r.lab.Mark(t)
+		mark := l.Mark(t)
 		<-time.After(300 * time.Millisecond)
-		return len(r.lab.Since(t, mark)) == 0
+		return len(l.Since(t, mark)) == 0
 	})
 }
 
@@ -364,7 +364,7 @@ func (f front) attack(t *testing.T, against []attack.Attack) {
 			}
 		})
 	}
-	r.calm(t)
+	calm(t, r.lab)
 	for _, a := range against {
 		t.Run(a.ID, func(t *testing.T) {
 			said, escaped := r.contained(t, box, a)

@@ -223,6 +223,7 @@ func TestEachSandboxHasItsOwnPolicy(t *testing.T) {
 		}
 		for i, box := range boxes {
 			for j, name := range names {
+				calm(t, l)
 				mark := l.Mark(t)
 				got := box.Probe(t, "https", name+":443", name)
 				if got.OK != (i == j) {

@@ -298,9 +298,13 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 	return reply{addr: addr}
 }
 
-// isLocalhost knows the names of RFC 6761, 6.3.
+// ownName is the host name of an agent without an engine, which an image has in no /etc/hosts. It has no point: programs that find no search
+// list, Go's resolver among them, take what stands behind the first one for theirs.
+const ownName = "cofferdam"
+
+// isLocalhost knows the names of RFC 6761, 6.3, and the agent's own.
 func isLocalhost(name policy.Name) bool {
-	return name.String() == "localhost" || strings.HasSuffix(name.String(), ".localhost")
+	return name.String() == "localhost" || name.String() == ownName || strings.HasSuffix(name.String(), ".localhost")
 }
 
 // reverse returns the IPv4 address that a name below in-addr.arpa is about (RFC

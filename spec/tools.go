@@ -67,7 +67,7 @@ type Program struct {
 func (p Program) Spec() *specs.Spec {
 	s := &specs.Spec{
 		Version:  "1.1.0",
-		Hostname: "cofferdam.localhost", // which the proxy's DNS resolves, where an image's /etc/hosts does not
+		Hostname: "cofferdam", // which the proxy's DNS resolves, where an image's /etc/hosts does not
 		Root:     &specs.Root{Path: p.Root, Readonly: p.ReadOnly},
 		Process: &specs.Process{
 			Args: p.Args, Env: p.Env, Cwd: p.Cwd, User: specs.User{UID: p.UID, GID: p.GID}, Terminal: p.Terminal,

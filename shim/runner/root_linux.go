@@ -131,7 +131,7 @@ func etc(r Request) map[string]string {
 }
 
 // hostname is every such agent's: the host's own says where it runs.
-const hostname = "cofferdam.localhost"
+const hostname = "cofferdam"
 
 // copyPublic copies a file that everybody may read; a link stays one. Nothing is done where there is none.
 func copyPublic(from, to string) error {
