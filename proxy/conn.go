@@ -203,9 +203,15 @@ func (c *conn) speak(q question, upstream *net.TCPConn, r *relay) (err error) {
 	case policy.TLS:
 		err = c.greet(upstream, r)
 	}
+	if err == nil {
+		err = r.plain.look(c.peeked)
+	}
+	if err == nil {
+		if err = r.run(c.peeked); !errors.Is(err, errSecondHello) {
+			return err
+		}
+	}
 	switch {
-	case err == nil:
-		return r.run(c.peeked)
 	case errors.Is(err, errNotSSH), errors.Is(err, errSecondHello):
 		c.cut(q, upstream, err)
 	default:

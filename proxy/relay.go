@@ -94,7 +94,8 @@ type relay struct {
 	buffers         *bufferPool
 	spendUp         spend // nil if the direction is not bounded
 	spendDown       spend
-	upEnded         bool // the agent's end of stream was passed on already
+	upEnded         bool      // the agent's end of stream was passed on already
+	plain           *plainTLS // looks at what the agent sends, or nil
 	activity
 }
 
@@ -118,7 +119,7 @@ func (r *relay) run(head []byte) error {
 	stop := r.watch(r.idle, r.total, end)
 	var down sync.WaitGroup // a goroutine less: an idle connection is mostly stacks
 	down.Go(func() {
-		if err := r.half(r.agent, r.upstream, &r.down, r.spendDown); err != nil {
+		if err := r.half(r.agent, r.upstream, &r.down, r.spendDown, nil); err != nil {
 			end(err)
 		}
 	})
@@ -127,7 +128,7 @@ func (r *relay) run(head []byte) error {
 		err = r.send(r.upstream, head, &r.up, r.spendUp)
 	}
 	if err == nil && !r.upEnded {
-		err = r.half(r.upstream, r.agent, &r.up, r.spendUp)
+		err = r.half(r.upstream, r.agent, &r.up, r.spendUp, r.plain)
 	}
 	if err != nil {
 		end(err)
@@ -155,14 +156,14 @@ func (r *relay) send(dst *net.TCPConn, b []byte, count *atomic.Int64, spend spen
 // half copies one direction, counting what was written, and passes on its end.
 // What a budget bounds is copied to the end: the bytes of a splice are known only
 // when they are gone, and a budget is not to be overshot.
-func (r *relay) half(dst, src *net.TCPConn, count *atomic.Int64, spend spend) error {
+func (r *relay) half(dst, src *net.TCPConn, count *atomic.Int64, spend spend, plain *plainTLS) error {
 	raw, err := src.SyscallConn()
 	if err != nil {
 		return err
 	}
 	begin := count.Load()
 	for {
-		err := r.copySome(dst, raw, count, spend)
+		err := r.copySome(dst, raw, count, spend, plain)
 		r.touch()
 		if errors.Is(err, io.EOF) {
 			return dst.CloseWrite()
@@ -203,7 +204,7 @@ func (r *relay) splice(dst, src *net.TCPConn, count *atomic.Int64) error {
 }
 
 // copySome waits until src is readable and copies what one read gives.
-func (r *relay) copySome(dst *net.TCPConn, src syscall.RawConn, count *atomic.Int64, spend spend) error {
+func (r *relay) copySome(dst *net.TCPConn, src syscall.RawConn, count *atomic.Int64, spend spend, plain *plainTLS) error {
 	var buf []byte
 	var n int
 	var err error
@@ -231,6 +232,9 @@ func (r *relay) copySome(dst *net.TCPConn, src syscall.RawConn, count *atomic.In
 		return os.NewSyscallError("read", err)
 	case n == 0:
 		return io.EOF
+	}
+	if err := plain.look(buf[:n]); err != nil {
+		return err
 	}
 	return r.send(dst, buf[:n], count, spend)
 }

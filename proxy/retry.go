@@ -32,7 +32,8 @@ var errSecondHello = errors.New("a second TLS hello that differs from the first"
 // names. A server may answer the hello that was decided about by asking for
 // another one, and servers exist that take the name from that. So nothing of the
 // agent but its first hello passes until the server has answered; if it asks, the
-// second hello is read like the first, and must have the same name.
+// second hello is read like the first, and must have the same name. Any other is
+// refused by the relay, as long as it can be read.
 func (c *conn) greet(upstream *net.TCPConn, r *relay) error {
 	deadline := time.Now().Add(c.s.timeouts.identify)
 	c.tcp.SetDeadline(deadline)
@@ -51,10 +52,12 @@ func (c *conn) greet(upstream *net.TCPConn, r *relay) error {
 		return err
 	}
 	c.tcp.SetDeadline(deadline)
+	r.plain = &plainTLS{}
 	if retry {
 		if err := c.secondHello(upstream, r); err != nil {
 			return err
 		}
+		r.plain.due = true
 	}
 	c.tcp.SetDeadline(time.Time{})
 	upstream.SetDeadline(time.Time{})

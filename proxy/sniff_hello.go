@@ -2,14 +2,17 @@ package proxy
 
 import "slices"
 
-// extensionServerName is server_name (RFC 6066, 3).
-const extensionServerName = 0
+// extensionServerName is server_name, and hostName the only type of name in it (RFC 6066, 3).
+const (
+	extensionServerName = 0
+	hostName            = 0
+)
 
-// explainHello says what is wrong with the server name of a hello that crypto/tls
-// refused. It only puts a refusal into words; what it cannot follow it calls
-// malformed. data is what the client sent from the first record on.
-func explainHello(data []byte) hello {
-	malformed := hello{problem: "malformed TLS hello", alert: alertDecodeError}
+// oddHello says what is wrong with the server name of a hello, if it finds
+// anything. It puts what crypto/tls refused into words, and refuses what that passes over:
+// a name of another type, which a server that does not look at types would take. data is what
+// the client sent from the first record on.
+func oddHello(data []byte) (h hello, odd bool) {
 	var message fields // the handshake message, put together from its records
 	for records := fields(data); len(records) > 0; {
 		records.skip(3) // type, version
@@ -27,28 +30,30 @@ func explainHello(data []byte) hello {
 		kind := extensions.number(2)
 		content := extensions.vector(2)
 		if slices.Contains(seen, kind) {
-			return hello{problem: "TLS hello with a repeated extension", alert: alertIllegalParameter}
+			return hello{problem: "TLS hello with a repeated extension", alert: alertIllegalParameter}, true
 		}
 		if seen = append(seen, kind); kind != extensionServerName {
 			continue
 		}
 		for list := content.vector(2); len(list) > 0; {
-			list.skip(1) // type: there is only host_name
+			kind := list.number(1)
 			switch name := list.vector(2); {
+			case kind != hostName:
+				return hello{problem: "TLS server name of another type", alert: alertIllegalParameter}, true
 			case len(name) == 0:
-				return hello{problem: "TLS with an empty server name", alert: alertDecodeError}
+				return hello{problem: "TLS with an empty server name", alert: alertDecodeError}, true
 			case names > 0:
-				return hello{problem: "TLS with two server names", alert: alertIllegalParameter}
+				return hello{problem: "TLS with two server names", alert: alertIllegalParameter}, true
 			case name[len(name)-1] == '.':
-				return hello{problem: "TLS server name with a dot at its end", alert: alertIllegalParameter}
+				return hello{problem: "TLS server name with a dot at its end", alert: alertIllegalParameter}, true
 			}
 			names++
 		}
 		if names == 0 {
-			return hello{problem: "TLS with an empty server name", alert: alertDecodeError}
+			return hello{problem: "TLS with an empty server name", alert: alertDecodeError}, true
 		}
 	}
-	return malformed
+	return hello{}, false
 }
 
 // fields is the rest of a TLS structure (RFC 8446, 3). Reading beyond its end

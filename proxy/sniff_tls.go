@@ -41,17 +41,23 @@ func readHello(p *peeker) hello {
 		},
 	}).Handshake()
 	var timeout net.Error
+	odd, isOdd := oddHello(p.data)
+	malformed := hello{problem: "malformed TLS hello", alert: alertDecodeError}
 	switch {
 	case info != nil && !errors.Is(err, stop):
-		return hello{problem: "malformed TLS hello", alert: alertDecodeError}
+		return malformed
+	case info != nil && isOdd:
+		return odd
 	case info != nil:
 		return judgeHello(info)
 	case in.full:
 		return hello{problem: "TLS hello longer than 16 KiB", alert: alertDecodeError}
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return hello{problem: "incomplete TLS hello", alert: alertDecodeError}
+	case isOdd:
+		return odd
 	default:
-		return explainHello(p.data)
+		return malformed
 	}
 }
 

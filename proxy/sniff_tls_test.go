@@ -77,6 +77,7 @@ func TestHellos(t *testing.T) {
 		{"no name", "good.test", craftHello(), missing, "decision deny tls good.test: TLS without server name"},
 		{"no extensions", "good.test", []byte("\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x03" + strings.Repeat("\x00", 32) + "\x00\x00\x02\x13\x01\x01\x00"), missing, "decision deny tls good.test: TLS without server name"},
 		{"two names", "good.test", craftHello(sni("good.test", "evil.test")), illegal, "decision deny tls good.test: TLS with two server names"},
+		{"a name of another type", "good.test", craftHello(extension{extensionServerName, prefixed16(append(append([]byte{1}, prefixed16([]byte("evil.test"))...), sni("good.test").content[2:]...))}), illegal, "decision deny tls good.test: TLS server name of another type"},
 		{"the same name twice", "good.test", craftHello(sni("good.test", "good.test")), illegal, "decision deny tls good.test: TLS with two server names"},
 		{"two extensions", "good.test", craftHello(sni("good.test"), sni("evil.test")), illegal, "decision deny tls good.test: TLS hello with a repeated extension"},
 		{"another extension twice", "good.test", craftHello(sni("good.test"), extension{23, nil}, extension{23, nil}), illegal, "decision deny tls good.test: TLS hello with a repeated extension"},
