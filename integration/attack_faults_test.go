@@ -212,8 +212,8 @@ func TestAttacksAfterFaults(t *testing.T) {
 				}
 				calm(t, r.lab)
 				fault.make(t, b)
-				for _, a := range attack.All() {
-					if a.Wall == attack.Workspace {
+				for _, a := range inTurn(attack.All()) {
+					if a.Wall == attack.Workspace || a.Lax {
 						continue
 					}
 					a.Refused, a.At = nil, 0

@@ -57,6 +57,12 @@ type Attack struct {
 	Shows     Evidence // that the control succeeded, and the attack did not
 	Leaves    string   // of a planted file: its path in the workspace
 
+	// Within are names of which connections are part of the attack: what leaves UPLINK for them, and for the resolver about them, is what the policy allows.
+	// None means that nothing may leave.
+	Within []string
+	// Lax is set where the attack is made in the sandbox of Permitted: the names are allowed, and something else must stop it.
+	Lax bool
+
 	Refused  []string // errors of which one must be the answer, by their names in errno(3); none means any
 	At       int      // milliseconds within which it must be refused; 0 means any time
 	Answered bool     // the agent may get an answer: only what the world saw counts
@@ -104,7 +110,15 @@ func (a Attack) Family() string {
 }
 
 // All returns every attack, family by family. The caller may keep it.
-func All() []Attack { return slices.Concat(network, names, host, kernel, workspace) }
+func All() []Attack {
+	return slices.Concat(network, names, resolvers, hellos, requests, tunnels, host, kernel, workspace)
+}
+
+// Mute reports whether the attempt is bytes to which the lab has no answer that a probe would know: its control is seen by what arrives.
+func (a Attack) Mute() bool {
+	word, _, _ := strings.Cut(a.Try, " ")
+	return slices.Contains([]string{"wire", "tls-wire", "udp-wire", "dns"}, word)
+}
 
 // check returns what is wrong with a row of the table.
 func (a Attack) check() error {

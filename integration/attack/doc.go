@@ -7,5 +7,8 @@
 //
 // All returns the table, sorted by family; Table prints results; Document is the part of SECURITY.md that is made of it.
 //
+// Where a connection that the policy allows is part of an attack, the row says Within which names that is: whatever else is seen is an escape. The sinks then
+// tell what a careless server would make of the bytes, too.
+//
 // To add one, put a row into the file of its family. The tests make it on every front.
 package attack

@@ -19,8 +19,8 @@ import (
 
 // An Event is one thing that the lab saw.
 type Event struct {
-	// Kind is frame, dns, http, tls, ssh, tcp or udp. A frame is recorded for every packet that left UPLINK, the others by the sink that
-	// understood it; tls is a handshake, whose Detail is the server name.
+	// Kind is frame, dns, http, tls, ssh, tcp, udp or wire. A frame is recorded for every packet that left UPLINK, the others by the sink that
+	// understood it; tls is a handshake, whose Detail is the server name; wire is what a careless server would understand on a web sink's port.
 	Kind   string
 	Src    netip.AddrPort // port 0 where the protocol has none
 	Dst    netip.AddrPort

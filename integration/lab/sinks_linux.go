@@ -63,10 +63,10 @@ func (l *Lab) listen() error {
 		}
 		web := &http.Server{Handler: http.HandlerFunc(l.serveHTTP), ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: 30 * time.Second}
 		web.TLSConfig = &tls.Config{GetCertificate: l.certificate, NextProtos: []string{"h2", "http/1.1"}}
-		if err := tcp(portsHTTP, func(ln net.Listener) { web.Serve(ln) }); err != nil {
+		if err := tcp(portsHTTP, func(ln net.Listener) { web.Serve(overhearing{ln, l, carelessHTTP}) }); err != nil {
 			return err
 		}
-		if err := tcp(portsTLS, func(ln net.Listener) { web.ServeTLS(ln, "", "") }); err != nil {
+		if err := tcp(portsTLS, func(ln net.Listener) { web.ServeTLS(overhearing{ln, l, carelessTLS}, "", "") }); err != nil {
 			return err
 		}
 		each := func(handle func(net.Conn)) func(net.Listener) {
@@ -217,8 +217,9 @@ func (l *Lab) answer(src, dst netip.AddrPort, query []byte) []byte {
 		return nil
 	}
 	q := m.Questions[0]
-	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
-	event.Detail = name + " " + strings.TrimPrefix(q.Type.String(), "Type")
+	asked := strings.TrimSuffix(q.Name.String(), ".")
+	name := strings.ToLower(asked)
+	event.Detail = asked + " " + strings.TrimPrefix(q.Type.String(), "Type") // in the case that was sent, which carries bits, too
 	l.record.add(event)
 
 	m.Response, m.Authoritative, m.RecursionAvailable, m.Additionals = true, true, true, nil
