@@ -26,8 +26,10 @@ const (
 	// CLONE_NEWCGROUP|NEWUTS|NEWIPC|NEWUSER|NEWPID|NEWNET|NEWNS. CLONE_NEWTIME is only for unshare and clone3.
 	cloneNewFlags = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000
 
-	// What programs set with personality(2): Linux, 32-bit Linux, the version that old programs want; and the value that asks.
+	// What programs set with personality(2): Linux, 32-bit Linux, the version that old programs want, addresses that are not random, for debuggers and
+	// sanitizers; and the value that asks.
 	perLinux        = 0x0
+	noRandomize     = 0x0040000
 	perLinux32      = 0x8
 	uname26         = 0x20000
 	personalityRead = 0xffffffff
@@ -151,7 +153,7 @@ func Seccomp(arch string, asks bool) (*specs.LinuxSeccomp, error) {
 	calls = append(calls, specs.LinuxSyscall{
 		Names: []string{"socket"}, Action: specs.ActErrno, ErrnoRet: &unsupported, Args: []specs.LinuxSeccompArg{equal(0, afNetlink), equal(2, netlinkAudit)},
 	})
-	for _, persona := range []uint64{perLinux, perLinux32, uname26, uname26 | perLinux32, personalityRead} {
+	for _, persona := range []uint64{perLinux, perLinux32, uname26, uname26 | perLinux32, personalityRead, noRandomize} {
 		calls = append(calls, allow("personality", specs.LinuxSeccompArg{Index: 0, Value: persona, Op: specs.OpEqualTo}))
 	}
 	for _, c := range []struct {
