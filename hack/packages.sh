@@ -8,7 +8,8 @@ run_needs=(containerd:containerd ctr:containerd runc:runc busybox:busybox-static
 test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc musl-gcc:musl-tools /usr/include/ares.h:libc-ares-dev /usr/lib/cni/macvlan:containernetworking-plugins
 	sshd:openssh-server openssl:openssl newuidmap:uidmap)
 # what agents run, which must lie where they see it
-agent_needs=(git:git ssh:openssh-client curl:curl wget:wget node:nodejs npm:npm python3:python3 pip3:python3-pip cargo:cargo javac:default-jdk-headless)
+agent_needs=(git:git ssh:openssh-client curl:curl wget:wget node:nodejs npm:npm python3:python3 pip3:python3-pip cargo:cargo javac:default-jdk-headless
+	make:make strace:strace redis-server:redis-server)
 bench_needs=("${test_needs[@]}" haproxy:haproxy nginx:nginx-light /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream tinyproxy:tinyproxy-bin bwrap:bubblewrap
 	socat:socat rg:ripgrep)
 
@@ -60,6 +61,7 @@ for package in "${missing[@]}"; do
 	haproxy) services+=("$package") ;;
 	nginx-light) services+=(nginx) ;;
 	openssh-server) services+=(ssh) ;;
+	redis-server) services+=(redis-server) ;;
 	esac
 done
 policy=/usr/sbin/policy-rc.d # asked by invoke-rc.d(8)

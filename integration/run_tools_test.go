@@ -32,6 +32,7 @@ const toolPath = "/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin"
 var toolPrograms = map[string]string{
 	"git": "git", "ssh": "ssh", "sshd": "/usr/sbin/sshd", "curl": "curl", "wget": "wget", "node": "node", "npm": "npm", "python": "python3", "pip": "pip3",
 	"go": "go", "cargo": "cargo", "javac": "javac", "keytool": "keytool", "apt": "apt-get", "gcc": "gcc", "newuidmap": "newuidmap",
+	"make": "make", "strace": "strace", "ip": "/usr/sbin/ip", "ss": "ss", "chroot": "/usr/sbin/chroot", "redis-server": "redis-server",
 }
 
 // findTools looks for toolPrograms where an agent will.
@@ -80,8 +81,8 @@ var tools = []tool{
 			}
 		END
 		java Hello.java`, "greetings by http", "UnknownHostException: evil.test"},
-	{"git by https", []string{"git"}, gitScript + `work https://$HOST/git/project`, "Ann <ann@here.test> Ann <ann@here.test>\n", "Could not resolve host: evil.test"},
-	{"git by ssh", []string{"git", "ssh", "sshd"}, gitScript + `work ssh://root@$HOST$REPOS/project`, "Ann <ann@here.test> Ann <ann@here.test>\n", "Could not resolve hostname evil.test"},
+	{"git by https", []string{"git"}, gitScript + `work https://$HOST/git/project` + gitTellsNothing, "Ann <ann@here.test> Ann <ann@here.test>\n", "Could not resolve host: evil.test"},
+	{"git by ssh", []string{"git", "ssh", "sshd"}, gitScript + `work ssh://root@$HOST$REPOS/project` + gitTellsNothing, "Ann <ann@here.test> Ann <ann@here.test>\n", "Could not resolve hostname evil.test"},
 	{"npm", []string{"npm"}, `
 		printf "registry=https://$HOST/npm/\nfetch-retries=0\n" >~/.npmrc # a protected name in a workspace; it asks again for names that do not exist, for 70 seconds
 		echo '{"name": "x", "version": "1.0.0", "dependencies": {"greet": "^1.0.0"}}' >package.json
@@ -119,8 +120,12 @@ const gitScript = `
 		git fetch
 		cmp blob ../here/blob
 		git log -1 --format='%an <%ae> %cn <%ce>'
-		! git config --get-regexp '^(credential|alias)'
 	}
+	`
+
+// gitTellsNothing says that of the caller's configuration the agent has no more than the names.
+const gitTellsNothing = `
+	! git config --get-regexp '^(credential|alias)'
 	`
 
 // Real tools work between the walls as they do without, and say what is the matter where they may not go.
