@@ -47,9 +47,9 @@ attack: packages build ## make every attack on every front, and print attack, fr
 	status=$$?; cat bin/attacks.txt; exit $$status
 
 .PHONY: bench
-bench: build ## in turn: start and memory beside the stock runtime and bwrap, work inside and outside, the proxy beside HAProxy, nginx and tinyproxy (root)
+bench: build ## in turn: start and memory beside the stock runtime and bwrap, work inside and outside, the proxy beside HAProxy, nginx and tinyproxy, an agent beside a hostile one (root)
 	@hack/packages.sh bench
-	$(GO) test -timeout 30m -run '^$$' -bench . -benchtime 1x ./integration
+	$(GO) test -timeout 60m -run '^$$' -bench . -benchtime 1x ./integration
 
 .PHONY: test-long
 test-long: test-faults ## what takes too long for every change: test-faults, and each fuzzer for ten minutes, or FUZZTIME (make test runs their seeds only)

@@ -193,7 +193,7 @@ func pss(b *testing.B, pids []int) (sum int64) {
 }
 
 // children returns the children of processes that run a program of the given name.
-func children(b *testing.B, parents []int, program string) (pids []int) {
+func children(b testing.TB, parents []int, program string) (pids []int) {
 	b.Helper()
 	exes, err := filepath.Glob("/proc/[0-9]*/exe")
 	if err != nil {

@@ -6,13 +6,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -42,7 +39,7 @@ import (
 // round, of which the median is reported.
 const proxyRounds = 5
 
-// The server's ports. A peer that listens for each has them at a distance.
+// The server's ports, as in integration/load/serve.go. A peer that listens for each has them at a distance.
 const (
 	bulkPort  = 9001 // sends as many bytes as it is asked for
 	replyPort = 9002 // answers one byte and closes
@@ -173,7 +170,7 @@ func (w way) command(port int, args ...string) *exec.Cmd {
 }
 
 // measured is what the load client prints.
-type measured struct{ Rate, Median float64 }
+type measured struct{ Rate, Median, P99 float64 }
 
 func (w way) load(b *testing.B, port int, args ...string) (m measured) {
 	b.Helper()
@@ -234,7 +231,7 @@ func everyWay(b *testing.B, names ...string) (ways []way) {
 			b.Error(err)
 		}
 	})
-	startServer(b)
+	startLoadServer(b, uplinkEnd.Addr().String(), 0)
 	for _, name := range names {
 		w := way{name: name, box: plain}
 		switch name {
@@ -260,70 +257,6 @@ func newBox(b *testing.B) *os.File {
 	}
 	b.Cleanup(func() { box.Close() })
 	return box.NS()
-}
-
-// startServer serves the four ports.
-func startServer(b *testing.B) {
-	b.Helper()
-	block := make([]byte, 1<<20)
-	for port, serve := range map[int]func(net.Conn){
-		bulkPort: func(conn net.Conn) {
-			var left int64
-			if binary.Read(conn, binary.BigEndian, &left) != nil {
-				return
-			}
-			for left > 0 {
-				n, err := conn.Write(block[:min(left, int64(len(block)))])
-				if left -= int64(n); err != nil {
-					return
-				}
-			}
-		},
-		replyPort: func(conn net.Conn) { echoByte(conn) },
-		echoPort: func(conn net.Conn) {
-			for echoByte(conn) {
-			}
-		},
-	} {
-		listener := listen(b, port)
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer conn.Close()
-					serve(conn)
-				}()
-			}
-		}()
-	}
-	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello\n") })}
-	b.Cleanup(func() { web.Close() })
-	go web.Serve(listen(b, webPort))
-}
-
-// echoByte sends the next byte back, and reports whether there was one.
-func echoByte(conn net.Conn) bool {
-	buf := make([]byte, 1)
-	if _, err := conn.Read(buf); err != nil {
-		return false
-	}
-	_, err := conn.Write(buf)
-	return err == nil
-}
-
-func listen(b *testing.B, port int) net.Listener {
-	b.Helper()
-	var config net.ListenConfig
-	config.SetMultipathTCP(false)
-	listener, err := config.Listen(b.Context(), "tcp4", net.JoinHostPort(uplinkEnd.Addr().String(), strconv.Itoa(port)))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { listener.Close() })
-	return listener
 }
 
 // benchPolicy allows the server, by its address.

@@ -37,6 +37,13 @@ func Take() Snapshot {
 				s["cgroup "+dir] = true
 			}
 		}
+		// Of proxies and brokers of its containers, whose namespaces are named after the run.
+		for _, pattern := range []string{"/sys/fs/cgroup/cofferdam/", "/sys/fs/cgroup/*/cofferdam/"} {
+			dirs, _ := filepath.Glob(pattern + filepath.Base(a.Dir) + "*")
+			for _, dir := range dirs {
+				s["cgroup "+dir] = true
+			}
+		}
 	}
 	for _, top := range []string{"/run/cofferdam", "/run/containerd", "/run/netns", "/run/user", "/dev/shm"} {
 		filepath.WalkDir(top, func(p string, d fs.DirEntry, err error) error {

@@ -1,13 +1,16 @@
 //go:build linux
 
-// Command load is the client of the proxy's benchmarks. It runs in the network namespace of an agent and prints what it measured as one JSON
-// object; with "hold" it prints a line once its connections are open, and keeps them until standard input ends.
+// Command load is the client of the proxy's benchmarks, the hostile one that it is measured beside, and the server of both. A client runs in
+// the network namespace of an agent and prints what it measured as one JSON object; with "hold" it prints a line once its connections are
+// open, and keeps them until standard input ends.
 //
 //	load bulk [-n BYTES] ADDRESS          asks the bulk server for that many bytes: MiB per second
-//	load connect [-c CLIENTS] ADDRESS     connects, sends a byte, awaits one, for -for: connections per second, median microseconds
-//	load echo [-n COUNT] ADDRESS          sends a byte and awaits it, over one connection: median microseconds
-//	load requests [-c CLIENTS] ADDRESS    keep-alive GETs by net/http, for -for: requests per second, median microseconds
+//	load connect [-c CLIENTS] ADDRESS     connects, sends a byte, awaits one, for -for: connections per second, microseconds
+//	load echo [-n COUNT] ADDRESS          sends a byte and awaits it, over one connection: microseconds
+//	load requests [-c CLIENTS] ADDRESS    keep-alive GETs by net/http, for -for: requests per second, microseconds
 //	load hold [-n COUNT] [-http] ADDRESS  connections that were used once and idle
+//	load flood [-kind KIND] NAME          takes what it can get, for -for: how often a second (flood.go)
+//	load serve ADDRESS                    is the server at an IP address, until standard input ends (serve.go)
 package main
 
 import (
@@ -27,8 +30,8 @@ import (
 	"time"
 )
 
-// result is what is printed. What a command does not measure is zero.
-type result struct{ Rate, Median float64 }
+// result is what is printed: times in microseconds, of which 99 in a hundred are no longer than P99. What a command does not measure is zero.
+type result struct{ Rate, Median, P99 float64 }
 
 type load struct {
 	address, via, host string
@@ -36,6 +39,7 @@ type load struct {
 	clients            int
 	span               time.Duration
 	http               bool
+	kind               string
 }
 
 func main() {
@@ -47,11 +51,13 @@ func main() {
 	flags.IntVar(&l.clients, "c", 1, "clients at once")
 	flags.DurationVar(&l.span, "for", time.Second, "how long")
 	flags.BoolVar(&l.http, "http", false, "hold connections that carried a request")
+	flags.StringVar(&l.kind, "kind", "", "what a flood is of")
 	commands := map[string]func() (result, error){
 		"bulk": l.bulk, "connect": l.connect, "echo": l.echo, "requests": l.requests, "hold": l.hold,
+		"flood": l.flood, "serve": l.serve,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: load bulk|connect|echo|requests|hold [FLAGS] ADDRESS")
+		fmt.Fprintln(os.Stderr, "usage: load bulk|connect|echo|requests|hold|flood|serve [FLAGS] ADDRESS")
 		os.Exit(2)
 	}
 	flags.Parse(os.Args[2:])
@@ -154,15 +160,19 @@ func (l *load) repeat(once func() error) (result, error) {
 	}
 	clients.Wait()
 	rate := float64(len(all)) / time.Since(began).Seconds()
-	return result{rate, median(all)}, errors.Join(errs...)
+	r := times(all)
+	r.Rate = rate
+	return r, errors.Join(errs...)
 }
 
-func median(all []time.Duration) float64 {
+// times sums up how long something took each time.
+func times(all []time.Duration) result {
 	if len(all) == 0 {
-		return 0
+		return result{}
 	}
 	slices.Sort(all)
-	return float64(all[len(all)/2].Nanoseconds()) / 1000
+	at := func(part float64) float64 { return float64(all[int(part*float64(len(all)-1))].Nanoseconds()) / 1000 }
+	return result{Median: at(0.5), P99: at(0.99)}
 }
 
 func (l *load) connect() (result, error) {
@@ -205,7 +215,7 @@ func (l *load) echo() (result, error) {
 		}
 		all = append(all, time.Since(began))
 	}
-	return result{Median: median(all)}, nil
+	return times(all), nil
 }
 
 func (l *load) requests() (result, error) {
