@@ -22,12 +22,22 @@ var errGoexit = errors.New("namespace work ended its goroutine")
 // opens stay in ns for life. Do may be called from many goroutines.
 func Do(ns *os.File, f func() error) error {
 	return onThread(func() error {
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %s: %w", ns.Name(), err)
+		if err := Enter(ns); err != nil {
+			return err
 		}
-		runtime.KeepAlive(ns)
 		return f()
 	})
+}
+
+// Enter moves the calling thread into ns, for good: it must be locked, and end
+// with its goroutine. Where the caller's own namespace belongs to a user
+// namespace above there is no way back (setns(2)).
+func Enter(ns *os.File) error {
+	defer runtime.KeepAlive(ns)
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", ns.Name(), err)
+	}
+	return nil
 }
 
 // onThread runs f on a locked thread, which f may move to another network

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -35,10 +36,16 @@ func main() {
 		runner.Init()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	code := start(ctx)
+	code := make(chan int)
+	go func() { code <- start(ctx) }()
+	status := <-code
 	stop()
-	os.Exit(code)
+	os.Exit(status)
 }
+
+// The main thread is the main goroutine's, which only waits: threads are moved to other namespaces, not all of them come back, and where the main one
+// is, is where /proc/self says that the process is.
+func init() { runtime.LockOSThread() }
 
 // start goes on with a request that this process has brought into a user namespace, or begins with the command line.
 func start(ctx context.Context) int {

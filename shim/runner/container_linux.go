@@ -112,11 +112,11 @@ func newContainer(sb *sandbox.Sandbox, r Request, bundle string) (_ *container, 
 	}
 	k.p.ExtraFiles = []*os.File{pid1.FDBinary - 3: binary, pid1.FDSocket - 3: inside, pid1.FDListen - 3: listen}
 	k.create = func() (*libcontainer.Container, error) {
-		box, err := sb.Box()
-		if err != nil {
+		if err := sb.EnterBox(); err != nil {
 			return nil, err
 		}
-		d.config.Namespaces.Add(configs.NEWNET, box)
+		// This thread's, and that of a process which it starts; not this process's, whose is the host's.
+		d.config.Namespaces.Add(configs.NEWNET, "/proc/thread-self/ns/net")
 		return libcontainer.Create(filepath.Join(bundle, "libcontainer"), r.Name, d.config)
 	}
 	return k, nil
@@ -137,7 +137,7 @@ func (k *container) socket(name string) (outside, inside *os.File, err error) {
 	return os.NewFile(uintptr(fds[0]), name), inside, nil
 }
 
-// start has libcontainer set the container up. Its first process, which is ours and has nothing of the agent's yet, then waits for release.
+// start has libcontainer set the container up, in BOX, where it brings the calling thread, see sandbox.EnterBox. Its first process, which is ours and has nothing of the agent's yet, then waits for release.
 func (k *container) start(stdio [3]*os.File) (err error) {
 	if k.c, err = k.create(); err != nil {
 		return fmt.Errorf("create container: %w", err)

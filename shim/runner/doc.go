@@ -5,8 +5,8 @@
 //
 //   - The spec to begin with is made here (spec.Program), since no engine makes one. Without a root file system of its own the agent
 //     sees the host's programs, read-only.
-//   - GATE is pinned nowhere, and there is no namespace for an engine to fill: all of it ends with this process. BOX is not born with the
-//     container, but made beside GATE, early, and joined: an engine's runtime makes its own.
+//   - GATE is pinned nowhere, and there is no namespace for an engine to fill: all of it ends with this process. BOX is not made by
+//     libcontainer, but beside GATE, early, and the container is born in it: an engine's runtime makes its own.
 //   - The seccomp filter is compiled here and loaded by the sandbox's first process, not by libcontainer, which would need libseccomp.
 //   - The sandbox's first process is our own (cofferdam-init): signals from a terminal, job control and orphans need one.
 //

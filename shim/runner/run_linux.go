@@ -250,13 +250,13 @@ func keepGarbage() (collect func()) {
 	}
 }
 
-// onThread runs f on a thread of its own, which lives until end is called: what f starts dies with the thread that started it (prctl(2),
-// PR_SET_PDEATHSIG). The caller is not bound to it, since then each wait of its own would be two switches between threads.
+// onThread runs f on a thread of its own, which ends when end is called: what f starts dies with the thread that started it (prctl(2),
+// PR_SET_PDEATHSIG), and f may change what is the thread's own. The caller is not bound to it, since then each wait of its own would be two
+// switches between threads.
 func onThread(f func() error) (end func(), err error) {
 	done, ended := make(chan error), make(chan struct{})
 	go func() { // ends with end
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		runtime.LockOSThread() // and never unlocked
 		done <- f()
 		<-ended
 	}()

@@ -528,14 +528,14 @@ func (s *Sandbox) update(f func(*State)) {
 	}
 }
 
-// Box is a path of the network namespace that the container of a Program is to join, which is plugged into GATE already. It waits until that is
-// there.
-func (s *Sandbox) Box() (string, error) {
+// EnterBox moves the calling thread into the network namespace in which the container of a Program is to be, which is plugged into GATE already; what
+// the thread starts is in there too. It waits until that is there. The thread must be locked and end with its goroutine: there may be no way back.
+func (s *Sandbox) EnterBox() error {
 	<-s.networked
 	if s.networkErr != nil {
-		return "", s.networkErr
+		return s.networkErr
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.box.Fd()), nil
+	return netns.Enter(s.box)
 }
 
 // Attach joins the network namespace of the container's first process, which exists but has not been started, to GATE, if it was not made for that,
