@@ -41,6 +41,13 @@ func cloneValue(v reflect.Value) (reflect.Value, error) {
 			break
 		}
 		out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+		if from, ok := reflect.TypeAssert[[]string](v); ok { // most of a spec is names
+			to, _ := reflect.TypeAssert[[]string](out)
+			for i := range from {
+				to[i] = text(from[i])
+			}
+			break
+		}
 		for i := range v.Len() {
 			e, err := cloneValue(v.Index(i))
 			if err != nil {
@@ -79,16 +86,20 @@ func cloneValue(v reflect.Value) (reflect.Value, error) {
 // cloneFields copies the fields that are encoded: not those that say so, and not what is empty, if they say that.
 func cloneFields(out, v reflect.Value) error {
 	for i := range v.NumField() {
-		name, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 		f := v.Field(i)
+		if f.IsZero() {
+			continue
+		}
+		field := v.Type().Field(i)
+		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name == "-" || !field.IsExported() {
+			continue
+		}
 		switch f.Kind() {
 		case reflect.Slice, reflect.Map:
 			if f.Len() == 0 && strings.Contains(options, "omitempty") {
 				continue
 			}
-		}
-		if name == "-" || !v.Type().Field(i).IsExported() {
-			continue
 		}
 		c, err := cloneValue(f)
 		if err != nil {
