@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +52,7 @@ func start(ctx context.Context) int {
 	if inside {
 		var j job
 		if err == nil {
-			err = json.Unmarshal(payload, &j)
+			j, err = unpack(payload)
 		}
 		if err == nil {
 			err = j.settle(os.Stderr)

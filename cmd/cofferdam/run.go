@@ -172,12 +172,42 @@ type job struct {
 	Strict  bool
 }
 
+// luggage is a job as it travels. An OCI spec is text already, if there is one: to have one in a type is to have all of its types looked at.
+type luggage struct {
+	Job  job
+	Spec json.RawMessage
+}
+
+func (j job) pack() ([]byte, error) {
+	l := luggage{Job: j}
+	if j.Request.Spec != nil {
+		var err error
+		if l.Spec, err = json.Marshal(j.Request.Spec); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(l)
+}
+
+func unpack(payload []byte) (job, error) {
+	var l luggage
+	if err := json.Unmarshal(payload, &l); err != nil {
+		return job{}, err
+	}
+	if len(l.Spec) > 0 && string(l.Spec) != "null" {
+		if err := json.Unmarshal(l.Spec, &l.Job.Request.Spec); err != nil {
+			return job{}, err
+		}
+	}
+	return l.Job, nil
+}
+
 // enter does the job: as root here, as anybody else in a user namespace, to which this process moves.
 func enter(ctx context.Context, j job) error {
 	if !j.Request.Rootless {
 		return carry(ctx, j)
 	}
-	payload, err := json.Marshal(j)
+	payload, err := j.pack()
 	if err != nil {
 		return err
 	}

@@ -11,8 +11,8 @@ import (
 	"cofferdam.dev/cofferdam/spec"
 )
 
-// Request says what to run and what it may touch. The zero value of a field grants nothing. It travels as JSON into a user namespace, see
-// package userns; what must be known of the host's users and owners has been looked at before.
+// Request says what to run and what it may touch. The zero value of a field grants nothing. It travels as JSON into a user namespace, and Spec
+// beside it, see package userns; what must be known of the host's users and owners has been looked at before.
 type Request struct {
 	Name string   // of the sandbox, unique among those of this person
 	Args []string // the command; the first one is looked up in the agent's PATH
@@ -25,7 +25,7 @@ type Request struct {
 	User, Group string
 
 	// Spec is that of an OCI bundle, with an absolute root.path; nil: one is made of Args, Env, Cwd, Home and Root.
-	Spec *specs.Spec
+	Spec *specs.Spec `json:"-"`
 	// Root is a folder that becomes the root file system, which the agent may write to; empty: the host's own programs, read-only.
 	Root string
 	// Git has the files of /etc, by name, that tell git who the caller is; they count where the root file system is made here.
