@@ -85,7 +85,7 @@ func BenchmarkIdleMemory(b *testing.B) {
 }
 
 // BenchmarkRun times `cofferdam run true` beside bwrap with as many namespaces and beside srt, and tells what an idle sandbox takes, in KiB of
-// all its processes. /run is in memory, as on a machine that systemd has started.
+// all its processes. /run, and a person's folder for what ends with a login, are in memory, as on a machine that systemd has started.
 func BenchmarkRun(b *testing.B) {
 	var peers [2]string
 	for i, name := range []string{"bwrap", "srt"} {
@@ -95,10 +95,11 @@ func BenchmarkRun(b *testing.B) {
 		}
 		peers[i] = path
 	}
-	inMemory(b, "/run")
+	inMemory(b, "/run", 0)
 	for _, one := range people {
 		b.Run(one.name, func(b *testing.B) {
 			p := newPerson(b, one.name, one.id)
+			inMemory(b, filepath.Join(p.home, "run"), p.id)
 			bwrap := []string{
 				"bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin",
 				"--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--symlink", "usr/sbin", "/sbin", "--proc", "/proc",
@@ -162,10 +163,10 @@ func idle(b *testing.B, p person, script string, programs ...string) int64 {
 	return pss(b, pids)
 }
 
-// inMemory has a folder be empty and in memory for the rest of a benchmark.
-func inMemory(b *testing.B, dir string) {
+// inMemory has somebody's folder be empty and in memory for the rest of a benchmark.
+func inMemory(b *testing.B, dir string, id uint32) {
 	b.Helper()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("mode=755,uid=%d,gid=%[1]d", id)); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
