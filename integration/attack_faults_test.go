@@ -212,7 +212,7 @@ func TestAttacksAfterFaults(t *testing.T) {
 				}
 				calm(t, r.lab)
 				fault.make(t, b)
-				for _, a := range inTurn(attack.All()) {
+				for _, a := range inTime(name, inTurn(attack.All())) {
 					if a.Wall == attack.Workspace || a.Lax {
 						continue
 					}

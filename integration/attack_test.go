@@ -383,20 +383,28 @@ func writeResults() error {
 	return attack.Table(f, results)
 }
 
+// inTime leaves out what make test has no time for: the attacks on what the proxy reads on other fronts than two. make attack makes them on all.
+func inTime(front string, attacks []attack.Attack) []attack.Attack {
+	if *attacksFile != "" || front == "shim-v2" || front == "run-user" {
+		return attacks
+	}
+	return slices.DeleteFunc(slices.Clone(attacks), attack.Attack.Parsed)
+}
+
 // TestAttacks makes every attack on every front, and before that all controls, where the wall is down. The attacks on a workspace, each of which
 // needs a repository, are TestAWorkspaceCannotStrikeBack.
 func TestAttacks(t *testing.T) {
 	Require(t, needShim, needImage)
 	against := inTurn(slices.DeleteFunc(attack.All(), func(a attack.Attack) bool { return a.Wall == attack.Workspace }))
 	for _, f := range fronts {
-		t.Run(f.name, func(t *testing.T) { f.attack(t, against) })
+		t.Run(f.name, func(t *testing.T) { f.attack(t, inTime(f.name, against)) })
 	}
 	// Whatever else is broken, nothing reaches the internet or the host.
 	against = slices.DeleteFunc(against, func(a attack.Attack) bool { return a.Shows != attack.Internet && a.Shows != attack.Host })
 	for i := range against {
 		against[i].Refused, against[i].At, against[i].Answered = nil, 0, true
 	}
-	t.Run(broken.name, func(t *testing.T) { broken.attack(t, against) })
+	t.Run(broken.name, func(t *testing.T) { broken.attack(t, inTime(broken.name, against)) })
 }
 
 func (f front) attack(t *testing.T, against []attack.Attack) {

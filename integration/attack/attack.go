@@ -109,6 +109,11 @@ func (a Attack) Family() string {
 	return family
 }
 
+// Parsed reports whether the attack is on what the proxy reads, which is the same program on every front.
+func (a Attack) Parsed() bool {
+	return slices.Contains([]string{"dns", "http", "tls", "via"}, a.Family())
+}
+
 // All returns every attack, family by family. The caller may keep it.
 func All() []Attack {
 	return slices.Concat(network, names, resolvers, hellos, requests, tunnels, host, kernel, workspace)
