@@ -204,9 +204,9 @@ func Run(ctx context.Context, r Request, stdio [3]*os.File) (_ Status, err error
 	}
 	quiet := time.AfterFunc(quietTime, func() {
 		sb.Watch(ctx)
-		collectGarbage()
-		settle()
 		_, _ = sandbox.Collect(r.Paths) // see below
+		collectGarbage()
+		settle() // last: what runs after it brings pages back
 	})
 	defer quiet.Stop()
 	// What a crash has left of others goes while the agent runs. One that cannot be removed hinders nobody but cofferdam gc, which says so. Looking
