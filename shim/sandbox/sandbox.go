@@ -559,8 +559,9 @@ func (s *Sandbox) Attach(ctx context.Context, pid int) error {
 	if err != nil {
 		return err
 	}
+	err = errors.Join(s.keepHidden(ctx, pid), s.keepDoor(pid, written))
 	s.sources.Close()
-	if err := s.keepDoor(pid, written); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := fault.Point("made", "door"); err != nil {

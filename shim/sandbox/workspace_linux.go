@@ -136,17 +136,13 @@ func (s *sources) verify(pid int) (written []broker.Tree, err error) {
 		return written, err
 	}
 	for i, r := range s.rules {
-		fd, err := unix.Openat2(root, r.Path, &unix.OpenHow{
-			Flags:   unix.O_PATH | unix.O_CLOEXEC,
-			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-		})
+		got, err := openInside(root, r.Path)
 		if errors.Is(err, unix.ELOOP) { // the rules about what may lie where compare paths: a link in the image would make them about others
 			return written, &spec.RefusedError{Path: "workspace " + r.Path, Reason: "the image has a symbolic link there"}
 		}
 		if err != nil {
 			return written, fmt.Errorf("open %s in the container: %w", r.Path, err)
 		}
-		got := os.NewFile(uintptr(fd), r.Path)
 		same, err := sameFile(got, s.files[i])
 		var below []string
 		if err == nil && same && r.Access == spec.Write {
@@ -165,6 +161,41 @@ func (s *sources) verify(pid int) (written []broker.Tree, err error) {
 		}
 	}
 	return written, nil
+}
+
+// openInside opens (O_PATH) what has a path below a container's root folder that leads through no link.
+func openInside(root int, path string) (*os.File, error) {
+	fd, err := unix.Openat2(root, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// folders returns the host's folders that the container of process pid has, which verify has compared, and its /dev/null.
+func (s *sources) folders(pid int) (all []covered, null *os.File, err error) {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open root of process %d: %w", pid, err)
+	}
+	defer unix.Close(root)
+	for i, r := range s.rules {
+		if st, err := s.files[i].Stat(); err != nil || !st.IsDir() {
+			continue // a file that is hidden is refused
+		}
+		f, err := openInside(root, r.Path)
+		if err != nil {
+			return all, nil, fmt.Errorf("open %s in the container: %w", r.Path, err)
+		}
+		all = append(all, covered{r.Source, f})
+	}
+	if null, err = openInside(root, "/dev/null"); err != nil {
+		return all, nil, fmt.Errorf("open /dev/null in the container: %w", err)
+	}
+	return all, null, nil
 }
 
 // writableBelow returns the paths, relative to a folder of the host, at which something is mounted that may be written to. What is mounted there read-only is to
