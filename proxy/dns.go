@@ -302,9 +302,14 @@ func (s *Server) resolve(q dnsmessage.Question) reply {
 // list, Go's resolver among them, take what stands behind the first one for theirs.
 const ownName = "cofferdam"
 
-// isLocalhost knows the names of RFC 6761, 6.3, and the agent's own.
+// isLocalhost knows the names of RFC 6761, 6.3, and the agent's own. Of those below localhost it knows the ones with one label more: where that is a
+// search domain, as programs take it from a host name that an engine gives, every denied name would have an address else.
 func isLocalhost(name policy.Name) bool {
-	return name.String() == "localhost" || name.String() == ownName || strings.HasSuffix(name.String(), ".localhost")
+	if name.String() == ownName {
+		return true
+	}
+	below, ok := strings.CutSuffix(name.String(), "localhost")
+	return ok && (below == "" || strings.IndexByte(below, '.') == len(below)-1)
 }
 
 // reverse returns the IPv4 address that a name below in-addr.arpa is about (RFC

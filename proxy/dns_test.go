@@ -132,6 +132,7 @@ func TestDNSAnswers(t *testing.T) {
 		{"AAAA of localhost", "localhost.", dnsmessage.TypeAAAA, in, 0, nil, "Success localhost. soa 5"},
 		{"below localhost", "x.localhost.", dnsmessage.TypeA, in, 0, nil, "Success x.localhost. [127 0 0 1] ttl 60"},
 		{"its own name", "cofferdam.", dnsmessage.TypeA, in, 0, nil, "Success cofferdam. [127 0 0 1] ttl 60"},
+		{"a name with localhost as search suffix", "evil.test.localhost.", dnsmessage.TypeA, in, 0, nil, "NameError evil.test.localhost. soa 5"},
 		{"beside localhost", "xlocalhost.", dnsmessage.TypeA, in, 0, nil, "NameError xlocalhost. soa 5"},
 		{"not a host name", "a b.good.test.", dnsmessage.TypeA, in, 0, nil, "NameError a b.good.test. soa 5"},
 		{"an address as a name", "127.0.0.1.", dnsmessage.TypeA, in, 0, nil, "NameError 127.0.0.1. soa 5"},
