@@ -101,16 +101,16 @@ func (m shimManager) Stop(ctx context.Context, id string) (cshim.StopStatus, err
 	if err != nil {
 		return cshim.StopStatus{}, err
 	}
-	status, err := m.removeContainer(ctx, namespace, id, filepath.Join(filepath.Dir(bundle), id))
+	bundle = filepath.Join(filepath.Dir(bundle), id)
+	m.removeSockets(ctx, id, bundle) // first: containerd removes the bundle, which has their names, even if this process is killed
+	status, err := m.removeContainer(ctx, namespace, id, bundle)
 	err = errors.Join(err, fault.Point("delete", "container"))
 	if sandbox.Owned(m.paths, name) { // its shim lives: it has other containers, and takes this one's sandbox down itself
 		log.G(ctx).WithField("sandbox", name).Warn("left to its living shim")
 	} else if terr := sandbox.Teardown(m.paths, name); terr != nil {
 		log.G(ctx).WithError(terr).Error("tear down sandbox") // the container is gone; gc tries again
 	}
-	err = errors.Join(err, fault.Point("delete", "sandbox"))
-	m.removeSockets(ctx, id, filepath.Join(filepath.Dir(bundle), id))
-	return status, err
+	return status, errors.Join(err, fault.Point("delete", "sandbox"))
 }
 
 // removeContainer has containerd's code remove the container by force, unless it is gone. It usually is: containerd runs "delete" after
