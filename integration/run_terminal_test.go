@@ -137,10 +137,10 @@ func TestRunHasATerminal(t *testing.T) {
 
 		// A shell inside has jobs of its own.
 		s.typed("$CD run bash --norc --noprofile -i\r")
-		s.typed("sleep 62\r")
-		<-time.After(300 * time.Millisecond)
+		s.typed("sh -c 'echo a''job; exec sleep 62'\r")
+		s.expect(`ajob\r\n`) // before, a shell's child ignores what stops it
 		s.typed("\x1a")
-		s.expect(`Stopped +sleep 62`)
+		s.expect(`Stopped +sh -c`)
 		s.typed("kill -9 %1; sleep 0.3; exit 5\r")
 		s.expect(`exit\r\n\$ `)
 		s.typed("echo status=$?\r")

@@ -97,7 +97,7 @@ def until(says):
     while says not in out: out += os.read(fd, 1000)
 def foreground(other):
     while (os.tcgetpgrp(fd) != pid) != other: time.sleep(0.01)
-os.write(fd, b"echo be''gun; sleep 30\n"); until(b"begun"); foreground(True)
+os.write(fd, b"sh -c 'echo be\"\"gun; exec sleep 30'\n"); until(b"begun"); foreground(True)
 os.write(fd, b"\x1a"); until(b"Stopped"); foreground(False)
 os.write(fd, b"echo ag''ain; fg\n"); until(b"again"); foreground(True)
 os.write(fd, b"\x03"); foreground(False)
