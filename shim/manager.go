@@ -102,7 +102,8 @@ func (m shimManager) Stop(ctx context.Context, id string) (cshim.StopStatus, err
 		return cshim.StopStatus{}, err
 	}
 	bundle = filepath.Join(filepath.Dir(bundle), id)
-	m.removeSockets(ctx, id, bundle) // first: containerd removes the bundle, which has their names, even if this process is killed
+	m.removeSockets(ctx, id, bundle)       // first: containerd removes the bundle, which has their names, even if this process is killed
+	defer m.removeSockets(ctx, id, bundle) // and once more: a shim that was just killed may have answered still
 	status, err := m.removeContainer(ctx, namespace, id, bundle)
 	err = errors.Join(err, fault.Point("delete", "container"))
 	if sandbox.Owned(m.paths, name) { // its shim lives: it has other containers, and takes this one's sandbox down itself
