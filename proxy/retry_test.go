@@ -79,7 +79,7 @@ func TestSecondHello(t *testing.T) {
 					t.Errorf("% x arrives", data)
 				}
 				alert := []byte{21, 3, 3, 0, 2, 2, alertIllegalParameter}
-				relayed := waits && bytes.Equal(test.answer, ordinary) && len(got) == 0 // an alert could come within what the server sends
+				relayed := bytes.Equal(test.answer, ordinary) && len(got) == 0 // an alert could come within what the server sends
 				if !test.passes && (bytes.Contains(data, []byte("evil")) || !bytes.Equal(got, alert) && !relayed) {
 					t.Errorf("% x arrives, the agent gets % x", data, got)
 				}
