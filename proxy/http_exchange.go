@@ -66,7 +66,7 @@ func (x *httpExchange) serve(ctx context.Context) bool {
 	h, r := x.h, &x.request
 	x.minor, x.persists, x.changes = r.minor, r.persists(), r.wantsChange()
 	x.isHead, x.repeatable = string(r.method) == "HEAD", r.repeatable()
-	x.odd = r.safe() && (r.framing == byChunks || r.length > 0)
+	x.odd = r.odd()
 	if h.stale.Swap(false) {
 		h.renew()
 	}

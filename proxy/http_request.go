@@ -213,6 +213,8 @@ func (h *head) appendRequest(out []byte, host string) []byte {
 	out = appendFraming(out, h.framing, h.length)
 	out = h.appendFields(out)
 	switch {
+	case h.odd():
+		out = append(out, "Connection: close\r\n"...)
 	case h.wantsChange():
 		out = append(out, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
 	case h.trailers:
@@ -227,6 +229,11 @@ func (h *head) wantsChange() bool { return h.change && h.upgrades == 1 && h.mino
 
 // repeatable reports whether a request may be sent twice (RFC 9110, 9.2.2).
 func (h *head) repeatable() bool { return h.safe() || isOneOf(h.method, "PUT", "DELETE") }
+
+// odd reports whether there is a body where the method has no use for one. A server
+// that takes no notice of it would take it for the next request, so it is told that
+// there is none.
+func (h *head) odd() bool { return h.safe() && (h.framing == byChunks || h.length > 0) }
 
 // safe reports whether the method asks for nothing to be changed (9.2.1), and has
 // no use for a body.

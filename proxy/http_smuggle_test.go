@@ -131,3 +131,24 @@ func TestSmugglingLate(t *testing.T) {
 		})
 	}
 }
+
+// TestBodiesWithoutUse: a server may ignore the body of a method that has no use for one, and then
+// take it for the next request. It is told to close instead, before it comes to that.
+func TestBodiesWithoutUse(t *testing.T) {
+	const evil = "GET /evil HTTP/1.1\r\nHost: evil.test\r\n\r\n"
+	for head, closes := range map[string]bool{
+		fmt.Sprintf("GET / HTTP/1.1\r\nHost: good.test\r\nContent-Length: %d\r\n", len(evil)):  true,
+		fmt.Sprintf("OPTIONS / HTTP/1.1\r\nHost: good.test\r\nContent-Length: %d\r\n", len(evil)): true,
+		fmt.Sprintf("POST / HTTP/1.1\r\nHost: good.test\r\nContent-Length: %d\r\n", len(evil)): false,
+	} {
+		t.Run(head[:4], func(t *testing.T) {
+			l := newLab(t, httpPolicy)
+			sink := &webSink{}
+			l.upstream(sink.serve)
+			exchange(t, l.dial(l.synthetic("good.test")), head+"\r\n"+evil, 1)
+			if got := strings.Contains(sink.saw(), "\r\nConnection: close\r\n"); got != closes {
+				t.Errorf("told to close: %v, want %v: %q", got, closes, sink.saw())
+			}
+		})
+	}
+}
