@@ -93,10 +93,8 @@ var fieldNames = [...]struct {
 	{"connection", isConnection},
 	{"keep-alive", ofHop},
 	{"content-length", isLength},
-	{"content_length", disguised}, // as CGI names them
 	{"proxy-connection", ofHop},
 	{"transfer-encoding", isCoding},
-	{"transfer_encoding", disguised},
 	{"proxy-authenticate", ofHop},
 	{"proxy-authorization", ofHop},
 }
@@ -119,11 +117,27 @@ func kindOf(name []byte) fieldKind {
 	}
 	at := fieldsOfLength[len(name)]
 	for _, f := range fieldNames[at[0]:at[1]] {
-		if isFold(name, f.name) {
+		switch {
+		case isFold(name, f.name):
 			return f.kind
+		case (f.kind == isLength || f.kind == isCoding) && isLike(name, f.name):
+			return disguised
 		}
 	}
 	return endToEnd
+}
+
+// isLike is isFold for who takes all marks for the same, as CGI's names of fields do.
+func isLike(b []byte, s string) bool {
+	for i, c := range b {
+		if lower := c | 0x20; s[i] == '-' && (lower < 'a' || lower > 'z') && (c < '0' || c > '9') {
+			continue
+		}
+		if c|0x20 != s[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // isFold reports whether b is s, which is in lower case, whatever its own case.
