@@ -329,11 +329,14 @@ func beyond(events []lab.Event, p attack.Place, within []string) (others []lab.E
 		name, kind, _ := strings.Cut(e.Detail, " ")
 		at, port := e.Dst.Addr().String(), strconv.Itoa(int(e.Dst.Port()))
 		resolver := at == lab.Resolver && port == "53"
+		shell := at == lab.SSH && port == "22" && slices.Contains(within, "ssh.good.test")
 		theirs := at == lab.Good && slices.Contains([]string{"80", "443", p.Host}, port)
 		fine := false
 		switch e.Kind {
 		case "frame":
-			fine = theirs && e.Proto == "tcp" || resolver
+			fine = (theirs || shell) && e.Proto == "tcp" || resolver
+		case "ssh":
+			fine = shell && (e.Detail == `""` || strings.HasPrefix(e.Detail, `"SSH-2.0-`))
 		case "dns":
 			fine = resolver && slices.Contains(within, name) && (kind == "A" || kind == "AAAA")
 		case "tls":

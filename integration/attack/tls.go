@@ -52,6 +52,7 @@ var hellos = []Attack{
 	greetedGood("second-hello", "send a second hello at once", record(hello(serverName("good.test"))), record(hello(serverName("evil.test")))),
 	greetedGood("second-in-record", "send a second hello in the record of the first", record(hello(serverName("good.test"))+hello(serverName("evil.test")))),
 	greetedGood("second-begun", "begin a second hello in the record of the first", halves(hello(serverName("good.test"))+hello(serverName("evil.test")), 30)),
+	greetedGood("second-warned", "send a second hello behind a warning", record(hello(serverName("good.test"))), hear, "\x15\x03\x03\x00\x02\x01\x5a"+record(hello(serverName("evil.test")))),
 	greetedGood("second-late", "send a second hello when the server has answered", record(hello(serverName("good.test"))), hear, record(hello(serverName("evil.test")))),
 	{
 		ID: "tls.resumed", Tries: "resume the session of an allowed name under another one", Wall: Network, Invariant: "I2", Source: "RFC 8446, 4.6.1",

@@ -74,6 +74,18 @@ var tunnels = []Attack{
 		ID: "via.connect-second", Tries: "send a second request for another Host in a tunnel", Wall: Network, Invariant: "I2", Source: "RFC 9110, 7.2",
 		Try: wire(forward, lines("CONNECT good.test:80 HTTP/1.1$Host: good.test:80$$"), hear, lines("GET / HTTP/1.1$Host: good.test$$"), hear, lines(hidden)), Control: viaAbsolute, Down: Permitted, Shows: Internet, Within: good,
 	},
+	disguised("hello", record(hello(serverName("evil.test")))),
+	disguised("request", lines("GET / HTTP/1.1$Host: evil.test$$")),
+	disguised("version", "SSH-1.5-probe\r\n"+record(hello(serverName("evil.test")))),
+	disguised("late", "hello\r\nSSH-2.0-probe\r\n"),
+	{
+		ID: "via.connect-http", Tries: "speak HTTP in a tunnel for TLS", Wall: Network, Invariant: "I2", Source: "RFC 9110, 9.3.6",
+		Try: wire(forward, lines("CONNECT good.test:443 HTTP/1.1$Host: good.test:443$$"), hear, lines("GET / HTTP/1.1$Host: good.test$$")), Control: viaAbsolute, Down: Permitted, Shows: Internet,
+	},
+	{
+		ID: "via.connect-tls", Tries: "speak TLS in a tunnel for HTTP", Wall: Network, Invariant: "I2", Source: "RFC 9110, 9.3.6",
+		Try: wire(forward, lines("CONNECT good.test:80 HTTP/1.1$Host: good.test:80$$"), hear, record(hello(serverName("good.test")))), Control: viaAbsolute, Down: Permitted, Shows: Internet,
+	},
 	{
 		ID: "via.connect-early", Tries: "send a denied name before the tunnel is there", Wall: Network, Invariant: "I2", Source: "RFC 9110, 9.3.6",
 		Try: wire(forward, lines("CONNECT good.test:443 HTTP/1.1$Host: good.test:443$$")+record(hello(serverName("evil.test")))), Control: viaConnect, Down: Permitted, Shows: Internet,
@@ -161,6 +173,14 @@ func connect(id, to string) Attack {
 		ID: "via.connect-" + id, Tries: fmt.Sprintf("ask for a tunnel to %q", to), Wall: Network, Invariant: "I2", Source: "server-side request forgery",
 		Try:     wire(forward, lines("CONNECT "+to+" HTTP/1.1$Host: "+to+"$$"), hear, record(hello(serverName("evil.test")))),
 		Control: viaConnect, Down: Permitted, Shows: Internet,
+	}
+}
+
+// disguised is what is no SSH, for a server of which a rule says that it speaks it.
+func disguised(id, text string) Attack {
+	return Attack{
+		ID: "via.ssh-" + id, Tries: "speak something else than SSH to an SSH server: " + id, Wall: Network, Invariant: "I2", Source: "RFC 4253, 4.2",
+		Try: wire("ssh.good.test:22", text), Down: Outside, Shows: Internet, Within: []string{"ssh.good.test"},
 	}
 }
 

@@ -63,8 +63,8 @@ func carelessHTTP(b []byte) (odd []string) {
 	if !bytes.Contains(bytes.ToLower(b), []byte(foreign)) {
 		return odd
 	}
-	for i := range 1 << 6 {
-		r := careless{deafToChunks: i&1 > 0, lastLength: i&2 > 0, anyLength: i&4 > 0, noTrailer: i&8 > 0, returnsEnd: i&16 > 0, forgets: i&32 > 0}
+	for i := range 1 << 7 {
+		r := careless{deafToChunks: i&1 > 0, lastLength: i&2 > 0, anyLength: i&4 > 0, noTrailer: i&8 > 0, returnsEnd: i&16 > 0, forgets: i&32 > 0, bodiless: i&64 > 0}
 		for _, host := range r.hosts(b) {
 			if what := "a request for " + host; strings.Contains(strings.ToLower(host), foreign) && !slices.Contains(odd, what) {
 				odd = append(odd, what)
@@ -82,6 +82,7 @@ type careless struct {
 	noTrailer    bool // after the last chunk comes the next request
 	returnsEnd   bool // a carriage return alone ends a line
 	forgets      bool // any field that Connection names
+	bodiless     bool // a request that only asks has no body
 }
 
 // hosts returns what the reader takes for the hosts of all requests.
@@ -106,6 +107,7 @@ func (r careless) hosts(b []byte) (hosts []string) {
 			authority, _, _ := strings.Cut(rest, "/")
 			hosts = append(hosts, authority)
 		}
+		asks := slices.Contains([]string{"GET", "HEAD", "OPTIONS", "TRACE"}, words[0])
 		chunked, lengths, options := false, []string(nil), ""
 		for len(b) > 0 {
 			line := next()
@@ -114,10 +116,10 @@ func (r careless) hosts(b []byte) (hosts []string) {
 			}
 			name, value, _ := strings.Cut(line, ":")
 			letters := strings.Map(func(c rune) rune {
-				if c |= 0x20; 'a' <= c && c <= 'z' {
-					return c
+				if strings.ContainsRune("!#$%&'*+-.^_`|~ \t\v\x00", c) || c >= 0x80 {
+					return -1
 				}
-				return -1
+				return c | 0x20
 			}, name)
 			switch letters {
 			case "host":
@@ -128,6 +130,12 @@ func (r careless) hosts(b []byte) (hosts []string) {
 				options += strings.ToLower(value)
 			case "transferencoding", "chunked": // the latter is a folded line
 				chunked = chunked || strings.Contains(strings.ToLower(line), "chunked")
+			}
+		}
+		if r.bodiless && asks {
+			chunked, lengths = false, nil
+			if strings.Contains(options, "close") {
+				return hosts
 			}
 		}
 		if r.forgets {
@@ -170,16 +178,18 @@ func (r careless) hosts(b []byte) (hosts []string) {
 	return hosts
 }
 
-// number reads digits behind whatever else, as far as they go.
-func number(s string, base int) int {
+// number reads digits behind whatever else, as far as they go, into 64 bits.
+func number(s string, base uint64) int {
 	s = strings.TrimPrefix(strings.TrimLeft(strings.ToLower(s), " \t+-"), "0x")
-	digits := "0123456789abcdef"[:base]
-	end := 0
-	for end < len(s) && end < 7 && strings.Contains(digits, s[end:end+1]) {
-		end++
+	n := uint64(0)
+	for _, c := range []byte(s) {
+		digit := bytes.IndexByte([]byte("0123456789abcdef")[:base], c)
+		if digit < 0 {
+			break
+		}
+		n = n*base + uint64(digit)
 	}
-	n, _ := strconv.ParseInt(s[:end], base, 32) // at most seven digits
-	return int(n)
+	return int(min(n, 1<<30))
 }
 
 // carelessTLS tells what is odd about the beginning of a TLS connection: that it is none, and what its hellos say beside one server name. It reads on
@@ -189,9 +199,11 @@ func carelessTLS(b []byte) (odd []string) {
 		return []string{"not TLS: " + start(b[:min(len(b), 32)])}
 	}
 	var message []byte
-	for len(b) >= 5 && b[0] == 0x16 {
+	for len(b) >= 5 && (b[0] == 0x16 || b[0] == 0x15) { // an alert is none of them
 		n := int(b[3])<<8 | int(b[4])
-		message = append(message, b[5:min(len(b), 5+n)]...)
+		if b[0] == 0x16 {
+			message = append(message, b[5:min(len(b), 5+n)]...)
+		}
 		b = b[min(len(b), 5+n):]
 	}
 	for hellos := 0; len(message) >= 4; hellos++ {

@@ -32,6 +32,12 @@ func TestCarelessHTTP(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", test.what, got, test.want)
 		}
 	}
+	body := fmt.Sprintf("GET / HTTP/1.1$Host: good.test$Content-Length: %d$CLOSE$%s", size, evil)
+	for closes, want := range map[string][]string{"": found, "Connection: close$": nil} {
+		if got := carelessHTTP([]byte(strings.ReplaceAll(strings.ReplaceAll(body, "CLOSE", closes), "$", "\r\n"))); !slices.Equal(got, want) {
+			t.Errorf("a body of a GET, %q: got %q, want %q", closes, got, want)
+		}
+	}
 	if got := carelessHTTP([]byte("PRI * HTTP/2.0\r\n\r\n")); len(got) != 1 {
 		t.Errorf("HTTP/2: got %q", got)
 	}
