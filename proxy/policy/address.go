@@ -56,7 +56,7 @@ var (
 // v4-mapped address always, NAT64's well-known prefix (RFC 6052) because that
 // is how an IPv6-only host reaches IPv4. Tunnels and NAT64's local-use prefix
 // (RFC 8215), where the place of the IPv4 address is not known, are refused
-// whatever they contain. A NAT64 prefix out of a network's own global block looks
+// whatever they contain, and so is what is made for ISATAP in anybody's prefix. A NAT64 prefix out of a network's own global block looks
 // like any other address of that network.
 func special(a netip.Addr) string {
 	if !a.IsValid() {
@@ -77,10 +77,23 @@ func special(a netip.Addr) string {
 			}
 		}
 	}
+	if isISATAP(a) {
+		return "a tunnel address (ISATAP)"
+	}
 	if a.Is6() && !globalIPv6.Contains(a) {
 		return "reserved" // also ::/96, ::ffff:0:0:0/96, 64:ff9b:1::/48, 100::/64, 5f00::/16
 	}
 	return ""
+}
+
+// isISATAP reports whether the interface identifier holds an IPv4 address to which a
+// router of that network tunnels (RFC 5214, 6.1), whatever the prefix is.
+func isISATAP(a netip.Addr) bool {
+	if !a.Is6() {
+		return false
+	}
+	b := a.As16()
+	return b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
 // SpecialBlock says what kind of special-purpose addresses an IPv4 block shares,

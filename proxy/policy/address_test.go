@@ -65,6 +65,7 @@ func TestSpecial(t *testing.T) {
 		{"NAT64 metadata", []string{"64:ff9b::169.254.169.254"}, metadata, nil},
 		{"NAT64 broadcast", []string{"64:ff9b::255.255.255.255"}, "the broadcast address", nil},
 		{"outside of NAT64", []string{"64:ff9b::1:0:0", "64:ff9a:ffff:ffff:ffff:ffff:ffff:ffff"}, reserved, nil},
+		{"ISATAP", []string{"2606:2800:220:1::5efe:10.0.0.1", "2606:2800:220:1:200:5efe:169.254.169.254"}, "a tunnel address (ISATAP)", []string{"2606:2800:220:1::5eff:a00:1", "2606:2800:220:1:100:5efe:a00:1"}},
 		{"local NAT64", []string{"64:ff9b:1::1.1.1.1", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff"}, reserved, nil},
 		{"discard", []string{"100::", "100::ffff:ffff:ffff:ffff"}, reserved, nil},
 		{"dummy", []string{"100:0:0:1::", "100:0:0:1:ffff:ffff:ffff:ffff"}, reserved, nil},
