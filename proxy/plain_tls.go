@@ -8,7 +8,8 @@ import (
 const (
 	recordTypeChangeCipher = 0x14 // in plain, as the others (RFC 8446, 5.1)
 	recordTypeData         = 0x17
-	clientHello            = 1 // type of the message
+	recordTypeHeartbeat    = 0x18 // RFC 6520
+	clientHello            = 1    // type of the message
 
 	// maxPlain bounds what is looked at: the longest message in plain is a certificate of the client.
 	// It is less than spliceAfter, from where on nobody looks.
@@ -70,8 +71,9 @@ func (p *plainTLS) look(b []byte) error {
 // begin reads the header of a record.
 func (p *plainTLS) begin() {
 	kind := p.record[0]
-	// What has another version is no TLS: no server reads on.
-	p.ended = kind == recordTypeChangeCipher || kind == recordTypeData || p.record[1] != 3
+	// The version says nothing: servers have to ignore it (RFC 8446, 5.1). At a type that
+	// there is not they have to give up (5).
+	p.ended = kind <= recordTypeChangeCipher || kind >= recordTypeData && kind != recordTypeHeartbeat
 	p.skip = kind != recordTypeHandshake
 	p.ofRecord = int(binary.BigEndian.Uint16(p.record[3:]))
 	p.record = p.record[:0]

@@ -31,6 +31,8 @@ func TestPlainTLS(t *testing.T) {
 		{"behind a message in two records", false, join(handshake(16, 0), handshake(0, 1), handshake(9), hello), true},
 		{"behind a warning", false, join([]byte{0x15, 3, 3, 0, 2, 1, 90}, hello), true},
 		{"behind an empty record", false, join(handshake(), hello), true},
+		{"of another version", false, join([]byte{0x15, 0, 9, 0, 2, 1, 90}, []byte{recordTypeHandshake, 9}, hello[2:]), true},
+		{"behind a heartbeat", false, join([]byte{recordTypeHeartbeat, 3, 3, 0, 1, 1}, hello), true},
 		{"a key", false, join(certificate, key, change, hello), false},
 		{"early data", false, join(data, hello), false},
 		{"no TLS", false, append([]byte("GET / HTTP/1.1\r\n\r\n"), hello...), false},
