@@ -16,6 +16,10 @@ import (
 // (GREASE) that is made to look the same, beside the name that does count.
 const extensionECH = 0xfe0d
 
+// extensionsHiding are those that hide the name, the drafts that servers have
+// spoken too: encrypted_server_name, and encrypted_client_hello before its RFC.
+var extensionsHiding = []uint16{extensionECH, 0xffce, 0xff02, 0xff03, 0xfe08, 0xfe09, 0xfe0a, 0xfe0b, 0xfe0c}
+
 // hello is what the first message of a TLS client says.
 type hello struct {
 	name    policy.Name // zero if there is none; with ech maybe not the one that counts
@@ -62,7 +66,7 @@ func readHello(p *peeker) hello {
 }
 
 func judgeHello(info *tls.ClientHelloInfo) hello {
-	h := hello{ech: slices.Contains(info.Extensions, extensionECH)}
+	h := hello{ech: slices.ContainsFunc(info.Extensions, func(e uint16) bool { return slices.Contains(extensionsHiding, e) })}
 	if info.ServerName == "" {
 		h.problem, h.unnamed, h.alert = "TLS without server name", true, alertMissingExtension
 		return h
