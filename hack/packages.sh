@@ -6,7 +6,7 @@ set -euo pipefail
 # command:package, for what each use needs
 run_needs=(containerd:containerd ctr:containerd runc:runc busybox:busybox-static)
 test_needs=("${run_needs[@]}" crun:crun nft:nftables gcc:gcc musl-gcc:musl-tools /usr/include/ares.h:libc-ares-dev /usr/lib/cni/macvlan:containernetworking-plugins
-	sshd:openssh-server openssl:openssl newuidmap:uidmap)
+	sshd:openssh-server openssl:openssl newuidmap:uidmap dns2tcpd:dns2tcp)
 # what agents run, which must lie where they see it
 agent_needs=(git:git ssh:openssh-client curl:curl wget:wget node:nodejs npm:npm python3:python3 pip3:python3-pip cargo:cargo javac:default-jdk-headless
 	make:make strace:strace redis-server:redis-server)
@@ -61,6 +61,7 @@ for package in "${missing[@]}"; do
 	haproxy) services+=("$package") ;;
 	nginx-light) services+=(nginx) ;;
 	openssh-server) services+=(ssh) ;;
+	dns2tcp) services+=("$package") ;;
 	redis-server) services+=(redis-server) ;;
 	esac
 done

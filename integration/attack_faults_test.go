@@ -213,7 +213,7 @@ func TestAttacksAfterFaults(t *testing.T) {
 				calm(t, r.lab)
 				fault.make(t, b)
 				for _, a := range inTime(name, inTurn(attack.All())) {
-					if a.Wall == attack.Workspace || a.Lax {
+					if !a.Alone() || a.Lax {
 						continue
 					}
 					a.Refused, a.At = nil, 0

@@ -30,7 +30,7 @@ const toolPath = "/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin"
 
 // toolPrograms are what the tests of tools need, by the name to require; see hack/packages.sh.
 var toolPrograms = map[string]string{
-	"git": "git", "ssh": "ssh", "sshd": "/usr/sbin/sshd", "curl": "curl", "wget": "wget", "node": "node", "npm": "npm", "python": "python3", "pip": "pip3",
+	"git": "git", "ssh": "ssh", "sshd": "/usr/sbin/sshd", "dns2tcpc": "dns2tcpc", "dns2tcpd": "dns2tcpd", "curl": "curl", "wget": "wget", "node": "node", "npm": "npm", "python": "python3", "pip": "pip3",
 	"go": "go", "cargo": "cargo", "javac": "javac", "keytool": "keytool", "apt": "apt-get", "gcc": "gcc", "newuidmap": "newuidmap",
 	"make": "make", "strace": "strace", "ip": "/usr/sbin/ip", "ss": "ss", "chroot": "/usr/sbin/chroot", "redis-server": "redis-server",
 }

@@ -57,6 +57,9 @@ type Attack struct {
 	Shows     Evidence // that the control succeeded, and the attack did not
 	Leaves    string   // of a planted file: its path in the workspace
 
+	// Test is the Go test of package integration that makes it instead, where it takes more than one agent that tries one thing.
+	Test string
+
 	// Within are names of which connections are part of the attack: what leaves UPLINK for them, and for the resolver about them, is what the policy allows.
 	// None means that nothing may leave.
 	Within []string
@@ -114,9 +117,12 @@ func (a Attack) Parsed() bool {
 	return slices.Contains([]string{"dns", "http", "tls", "via"}, a.Family())
 }
 
+// Alone reports whether the attack takes nothing but an agent that tries, and a look at the world: neither a repository, nor a test of its own.
+func (a Attack) Alone() bool { return a.Wall != Workspace && a.Test == "" }
+
 // All returns every attack, family by family. The caller may keep it.
 func All() []Attack {
-	return slices.Concat(network, names, resolvers, hellos, requests, tunnels, host, kernel, workspace)
+	return slices.Concat(network, names, resolvers, hellos, requests, tunnels, spelled, host, kernel, workspace)
 }
 
 // Mute reports whether the attempt is bytes to which the lab has no answer that a probe would know: its control is seen by what arrives.
@@ -133,7 +139,9 @@ func (a Attack) check() error {
 		return fmt.Errorf("attack %q: no FAMILY.NAME", a.ID)
 	case a.Tries == "" || a.Wall == "" || a.Invariant == "" || a.Source == "":
 		return fmt.Errorf("attack %s: it does not say what is tried, and why it must fail", a.ID)
-	case (a.Try == "") == (a.Script == ""):
+	case a.Test != "" && (a.Try != "" || a.Script != "" || len(a.Control) > 0):
+		return fmt.Errorf("attack %s: a test of its own makes it", a.ID)
+	case a.Test == "" && (a.Try == "") == (a.Script == ""):
 		return fmt.Errorf("attack %s: either words for the probe or a script", a.ID)
 	case a.Shows == "" || a.Down == "":
 		return fmt.Errorf("attack %s: no control", a.ID)

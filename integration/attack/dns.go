@@ -67,6 +67,26 @@ var resolvers = append(types(), []Attack{
 	answered("metadata", "meta.good.test"),
 	answered("lan", "lan.good.test"),
 	resolved("mixed", "mixed.good.test"),
+	resolved("any", "zero.good.test"),
+	resolved("any-6", "zero6.good.test"),
+	resolved("own", "own.good.test"),
+	resolved("own-6", "own6.good.test"),
+	resolved("alias", "alias.good.test"),
+	{
+		ID: "dns.to-changing", Tries: "reach the host's loopback by an allowed name that leads there every other time", Wall: Network, Invariant: "I2", Source: "DNS rebinding",
+		Script:  "for i in 1 2 3 4 5 6; do {SUID} -patience 300ms tcp flip.good.test:{HOST} && exit 0; done; exit 1",
+		Control: []string{"tcp own.good.test:{HOST}"}, Down: Outside, Shows: Host, Within: []string{"flip.good.test"}, Lax: true,
+	},
+	answered("metadata-6", "meta6.good.test"),
+	answered("carrier", "cgnat.good.test"),
+	answered("nat64", "nat64.good.test"),
+	answered("nat64-local", "nat64-own.good.test"),
+	answered("6to4", "6to4.good.test"),
+	answered("teredo", "teredo.good.test"),
+	answered("compatible", "compat.good.test"),
+	answered("isatap", "isatap.good.test"),
+	answered("site-local", "site.good.test"),
+	{ID: "dns.tunnel", Tries: "carry bytes in queries, with a tunnelling tool", Wall: Network, Invariant: "I3", Source: "dns2tcp", Test: "TestADNSTunnelCarriesNothing", Down: Outside, Shows: Internet},
 }...)
 
 // types asks for every kind of record of a denied name, and of an allowed one.

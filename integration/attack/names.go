@@ -25,6 +25,7 @@ var names = []Attack{
 	{ID: "name.doh-proxy", Tries: "use DNS over HTTPS by the resolver's name", Wall: Network, Invariant: "I3", Source: "RFC 8484", Try: "https 8.8.8.8:443 dns.google", Down: Outside, Shows: Internet},
 
 	{ID: "proxy.connect", Tries: "reach a denied name by CONNECT", Wall: Network, Invariant: "I2", Source: "RFC 9110, 9.3.6", Try: "https-via http://10.200.0.1:3128 evil.test:443 evil.test", Down: Permitted, Shows: Internet},
+	{ID: "proxy.listener", Tries: "connect to where the proxy listens", Wall: Network, Invariant: "I5", Source: "ARCHITECTURE.md", Try: "tcp 10.200.0.1:15001 hello", Control: []string{"tcp 45.67.89.66:5432 hello"}, Down: Outside, Shows: Internet, At: 1000},
 	{ID: "proxy.socks", Tries: "reach a denied name by SOCKS5", Wall: Network, Invariant: "I2", Source: "RFC 1928", Try: "https-via socks5://10.200.0.1:1080 evil.test:443 evil.test", Down: Permitted, Shows: Internet},
 	{ID: "proxy.absolute", Tries: "reach a denied name by an absolute target", Wall: Network, Invariant: "I2", Source: "RFC 9112, 3.2.2", Try: "http 10.200.0.1:3128 good.test GET http://evil.test/", Control: []string{"http 10.200.0.1:3128 evil.test GET http://evil.test/"}, Down: Permitted, Shows: Internet},
 	{

@@ -43,6 +43,8 @@ var network = []Attack{
 
 	// Sockets, and what they can be told.
 	{ID: "net.socket-sweep", Tries: "open a socket of any other family, type or protocol", Wall: Network, Invariant: "I1", Source: "address_families(7)", Try: "socket-sweep", Down: Private, Shows: Answer},
+	{ID: "net.socket-sweep-i386", Tries: "open a socket of any family through the 32-bit socket call", Wall: Network, Invariant: "I1", Source: "syscalls(2)", Try: "socket-sweep-i386", Down: Private, Shows: Answer},
+	{ID: "net.socket-sweep-x32", Tries: "open a socket of any family through the x32 socket call", Wall: Network, Invariant: "I1", Source: "syscall(2), x32 ABI", Try: "socket-sweep-x32", Down: Private, Shows: Answer},
 	{ID: "net.mptcp", Tries: "connect by MPTCP", Wall: Network, Invariant: "I2", Source: "RFC 8684", Try: "stream 262 45.67.89.66:5432", Down: Outside, Shows: Internet},
 	{ID: "net.fastopen", Tries: "send data with the first packet", Wall: Network, Invariant: "I2", Source: "RFC 7413", Try: "stream-with fastopen 45.67.89.66:5432", Down: Outside, Shows: Internet},
 	{ID: "net.spoof", Tries: "send UDP from an address that is not its own", Wall: Network, Invariant: "I1", Source: "IP_TRANSPARENT, ip(7)", Try: "datagram 17 45.67.89.66:51820 9 spoof", Down: Outside, Shows: Internet},
@@ -80,6 +82,8 @@ var network = []Attack{
 	{ID: "net.rule", Tries: "add a rule for routes", Wall: Network, Invariant: "I1", Source: "rtnetlink(7)", Try: "rule", Down: Private, Shows: Answer},
 	{ID: "net.nft", Tries: "make packet rules", Wall: Network, Invariant: "I1", Source: "nfnetlink", Try: "nft", Down: Private, Shows: Answer},
 	{ID: "net.xfrm", Tries: "make IPsec policies", Wall: Network, Invariant: "I1", Source: "NETLINK_XFRM, netlink(7)", Try: "xfrm", Down: Private, Shows: Answer},
+	{ID: "net.diag-destroy", Tries: "end connections by sock_diag", Wall: Network, Invariant: "I1", Source: "SOCK_DESTROY, sock_diag(7)", Try: "diag-destroy", Control: []string{"link-up lo", "diag-destroy"}, Down: Private, Shows: Answer},
+	{ID: "net.sysctl", Tries: "write any setting of the network", Wall: Network, Invariant: "I1", Source: "kernel: admin-guide/sysctl/net", Try: "sysctl-sweep", Down: Private, Shows: Answer},
 	{ID: "net.address-ioctl", Tries: "add an address by ioctl", Wall: Network, Invariant: "I1", Source: "netdevice(7)", Try: "address-ioctl eth0 45.67.90.77", Control: []string{"address-ioctl lo 45.67.90.77"}, Down: Private, Shows: Answer},
 	{ID: "net.tun", Tries: "make an interface of its own", Wall: Network, Invariant: "I1", Source: "kernel: networking/tuntap", Try: "tun", Down: Private, Shows: Answer},
 	{ID: "net.dummy", Tries: "make a dummy link", Wall: Network, Invariant: "I1", Source: "rtnetlink(7)", Try: "link-new dummy", Down: Private, Shows: Answer},

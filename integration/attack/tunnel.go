@@ -207,3 +207,19 @@ func asked(id, tries string, pieces ...string) Attack {
 		Try: wire(socks, append(pieces, hear, record(hello(serverName("evil.test"))))...), Control: viaSOCKS, Down: Permitted, Shows: Internet,
 	}
 }
+
+// spelled are addresses and names that a program may read in another way than the proxy does, at each of its fronts.
+var spelled = []Attack{
+	{ID: "via.spelled-loopback-connect", Tries: "reach the host's loopback by CONNECT, in every spelling", Wall: Network, Invariant: "I1", Source: "RFC 9110, 9.3.6; inet_aton(3)", Try: "spelled loopback {HOST} connect", Control: []string{"tcp 127.0.0.1:{HOST}"}, Down: Outside, Shows: Host},
+	{ID: "via.spelled-loopback-socks", Tries: "reach the host's loopback by SOCKS5, in every spelling", Wall: Network, Invariant: "I1", Source: "RFC 1928; inet_aton(3)", Try: "spelled loopback {HOST} socks", Control: []string{"tcp 127.0.0.1:{HOST}"}, Down: Outside, Shows: Host},
+	{ID: "via.spelled-loopback-absolute", Tries: "reach the host's loopback by an absolute target, in every spelling", Wall: Network, Invariant: "I1", Source: "RFC 9112, 3.2.2; inet_aton(3)", Try: "spelled loopback {HOST} absolute", Control: []string{"tcp 127.0.0.1:{HOST}"}, Down: Outside, Shows: Host},
+	{ID: "via.spelled-loopback-host", Tries: "reach the host's loopback by Host, in every spelling", Wall: Network, Invariant: "I1", Source: "RFC 9110, 7.2; inet_aton(3)", Try: "spelled loopback {HOST} host", Control: []string{"tcp 127.0.0.1:{HOST}"}, Down: Outside, Shows: Host},
+	{ID: "via.spelled-metadata-connect", Tries: "reach metadata services and private networks by CONNECT, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 9110, 9.3.6; inet_aton(3)", Try: "spelled metadata 80 connect", Control: []string{"http 169.254.169.254:80 x"}, Down: Outside, Shows: Internet},
+	{ID: "via.spelled-metadata-socks", Tries: "reach metadata services and private networks by SOCKS5, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 1928; inet_aton(3)", Try: "spelled metadata 80 socks", Control: []string{"http 169.254.169.254:80 x"}, Down: Outside, Shows: Internet},
+	{ID: "via.spelled-metadata-absolute", Tries: "reach metadata services and private networks by an absolute target, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 9112, 3.2.2; inet_aton(3)", Try: "spelled metadata 80 absolute", Control: []string{"http 169.254.169.254:80 x"}, Down: Outside, Shows: Internet},
+	{ID: "via.spelled-metadata-host", Tries: "reach metadata services and private networks by Host, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 9110, 7.2; inet_aton(3)", Try: "spelled metadata 80 host", Control: []string{"http 169.254.169.254:80 x"}, Down: Outside, Shows: Internet},
+	{ID: "via.spelled-evil-connect", Tries: "reach a denied server by CONNECT, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 9110, 9.3.6; inet_aton(3)", Try: "spelled evil 80 connect", Control: []string{"http 45.67.89.66:80 evil.test"}, Down: Outside, Shows: Internet},
+	{ID: "via.spelled-evil-socks", Tries: "reach a denied server by SOCKS5, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 1928; inet_aton(3)", Try: "spelled evil 80 socks", Control: []string{"http 45.67.89.66:80 evil.test"}, Down: Outside, Shows: Internet},
+	{ID: "via.spelled-evil-absolute", Tries: "reach a denied server by an absolute target, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 9112, 3.2.2; inet_aton(3)", Try: "spelled evil 80 absolute", Control: []string{"http 45.67.89.66:80 evil.test"}, Down: Outside, Shows: Internet},
+	{ID: "via.spelled-evil-host", Tries: "reach a denied server by Host, in every spelling", Wall: Network, Invariant: "I2", Source: "RFC 9110, 7.2; inet_aton(3)", Try: "spelled evil 80 host", Control: []string{"http 45.67.89.66:80 evil.test"}, Down: Outside, Shows: Internet},
+}

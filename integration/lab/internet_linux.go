@@ -55,6 +55,21 @@ func names() map[string][]netip.Addr {
 		"map.good.test":   {"::ffff:127.0.0.1"},
 		"mixed.good.test": {"127.0.0.1", Good},
 		"dns.google":      {"8.8.8.8"},
+
+		"zero.good.test":      {"0.0.0.0"},
+		"zero6.good.test":     {"::"},
+		"own.good.test":       {Uplink},
+		"own6.good.test":      {Uplink6},
+		"meta6.good.test":     {"fd00:ec2::254"},
+		"cgnat.good.test":     {"100.100.100.200"},
+		"nat64.good.test":     {"64:ff9b::a9fe:a9fe"},
+		"nat64-own.good.test": {"64:ff9b:1::a9fe:a9fe"},
+		"6to4.good.test":      {"2002:a9fe:a9fe::1"},
+		"teredo.good.test":    {"2001:0:2d43:5942::1"},
+		"compat.good.test":    {"::169.254.169.254"},
+		"isatap.good.test":    {"2a0e:97c0:ffff::5efe:a9fe:a9fe"},
+		"site.good.test":      {"fec0::1"},
+		"flip.good.test":      {"192.0.2.1", "127.0.0.1"},
 	} {
 		for _, a := range addrs {
 			zone[name] = append(zone[name], netip.MustParseAddr(a))
@@ -62,6 +77,12 @@ func names() map[string][]netip.Addr {
 	}
 	return zone
 }
+
+// aliases are the names of the zone that are CNAMEs, with what they stand for.
+var aliases = map[string]string{"alias.good.test": "lo.good.test"}
+
+// flips reports whether each query for a name is answered with the next one of its addresses alone, and not with all.
+func flips(name string) bool { return name == "flip.good.test" }
 
 // A Lab is the internet of one test process. Its methods are safe for concurrent use.
 type Lab struct {
@@ -73,9 +94,11 @@ type Lab struct {
 	issue   *authority
 
 	mu     sync.Mutex
+	asked  int                               // queries for addresses of names that flip; guarded by mu
 	zone   map[string][]netip.Addr           // guarded by mu
 	sites  map[string]http.Handler           // by host, see Serve; guarded by mu
 	shells map[netip.Addr]func(*net.TCPConn) // see ServeSSH; guarded by mu
+	below  map[string]string                 // by zone, see Delegate; guarded by mu
 }
 
 var (
@@ -95,7 +118,7 @@ func Get(t testing.TB) *Lab {
 }
 
 func build() (*Lab, error) {
-	l := &Lab{zone: names(), sites: map[string]http.Handler{}, shells: map[netip.Addr]func(*net.TCPConn){}}
+	l := &Lab{zone: names(), sites: map[string]http.Handler{}, shells: map[netip.Addr]func(*net.TCPConn){}, below: map[string]string{}}
 	l.record.init()
 	var err error
 	if l.issue, err = newAuthority(); err != nil {
@@ -283,5 +306,9 @@ func (l *Lab) lookup(name string) (addrs []netip.Addr, exists bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	addrs, exists = l.zone[name]
+	if flips(name) {
+		l.asked++
+		addrs = addrs[l.asked%len(addrs):][:1]
+	}
 	return addrs, exists
 }

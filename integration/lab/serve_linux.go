@@ -4,7 +4,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 )
 
 // Serve has the web sinks answer requests for host by h, until the test ends. They are recorded as all others are, without their bodies.
@@ -30,6 +32,54 @@ func (l *Lab) ServeSSH(t testing.TB, addr string, serve func(*net.TCPConn)) {
 		defer l.mu.Unlock()
 		delete(l.shells, at)
 	})
+}
+
+// Delegate has the DNS sink ask the server at addr in INTERNET, by UDP, for names below zone, as a resolver would, until the test ends. Queries are
+// recorded first.
+func (l *Lab) Delegate(t testing.TB, zone, addr string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.below[zone] = addr
+	t.Cleanup(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.below, zone)
+	})
+}
+
+// authority is the server that a name is delegated to, or nothing.
+func (l *Lab) authority(name string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for zone, addr := range l.below {
+		if strings.HasSuffix(name, "."+zone) {
+			return addr
+		}
+	}
+	return ""
+}
+
+// passOn asks another server, and returns its answer, or nil.
+func (l *Lab) passOn(addr string, query []byte) []byte {
+	var c net.Conn
+	err := l.Do(func() (err error) {
+		c, err = net.Dial("udp", addr)
+		return err
+	})
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Second))
+	buf := make([]byte, 64<<10)
+	if _, err := c.Write(query); err != nil {
+		return nil
+	}
+	n, err := c.Read(buf)
+	if err != nil {
+		return nil
+	}
+	return buf[:n]
 }
 
 func (l *Lab) site(host string) http.Handler {

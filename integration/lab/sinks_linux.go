@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -93,9 +94,9 @@ func (l *Lab) listen() error {
 			return err
 		}
 		for _, port := range portsUDP {
-			err := l.listenUDP(port, func(src, dst netip.AddrPort, msg []byte) []byte {
+			err := l.listenUDP(port, func(src, dst netip.AddrPort, msg []byte) func() []byte {
 				l.record.add(Event{Kind: "udp", Src: src, Dst: dst, Detail: start(msg), Bytes: int64(len(msg))})
-				return append([]byte(outcome.Marker+" "), msg...)
+				return func() []byte { return append([]byte(outcome.Marker+" "), msg...) }
 			})
 			if err != nil {
 				return err
@@ -106,7 +107,7 @@ func (l *Lab) listen() error {
 }
 
 // listenUDP answers on port of every address from the address that was asked, which takes IP_PKTINFO (ip(7), ipv6(7)).
-func (l *Lab) listenUDP(port int, reply func(src, dst netip.AddrPort, msg []byte) []byte) error {
+func (l *Lab) listenUDP(port int, reply func(src, dst netip.AddrPort, msg []byte) func() []byte) error {
 	for _, network := range []string{"udp4", "udp6"} {
 		c, err := net.ListenUDP(network, &net.UDPAddr{Port: port})
 		if err != nil {
@@ -157,7 +158,7 @@ func freebind(c *net.UDPConn) error {
 }
 
 // serveUDP ends when the socket is closed.
-func serveUDP(port int, reply func(src, dst netip.AddrPort, msg []byte) []byte,
+func serveUDP(port int, reply func(src, dst netip.AddrPort, msg []byte) func() []byte,
 	read func([]byte) (int, net.IP, net.Addr, error), write func(msg []byte, from net.IP, to net.Addr),
 ) {
 	buf := make([]byte, 64<<10)
@@ -170,8 +171,12 @@ func serveUDP(port int, reply func(src, dst netip.AddrPort, msg []byte) []byte,
 			continue // an ICMP error for an earlier reply
 		}
 		to, _ := netip.AddrFromSlice(dst)
-		if msg := reply(addrPort(src), netip.AddrPortFrom(to.Unmap(), uint16(port)), buf[:n]); msg != nil {
-			write(msg, dst, src)
+		if answer := reply(addrPort(src), netip.AddrPortFrom(to.Unmap(), uint16(port)), bytes.Clone(buf[:n])); answer != nil {
+			go func() { // it may have to ask somebody, who takes a while
+				if msg := answer(); msg != nil {
+					write(msg, dst, src)
+				}
+			}()
 		}
 	}
 }
@@ -200,15 +205,19 @@ func (l *Lab) serveDNS(c net.Conn) {
 		if _, err := io.ReadFull(c, msg); err != nil {
 			return
 		}
-		answer := l.answer(addrPort(c.RemoteAddr()), addrPort(c.LocalAddr()), msg)
+		var answer []byte
+		if f := l.answer(addrPort(c.RemoteAddr()), addrPort(c.LocalAddr()), msg); f != nil {
+			answer = f()
+		}
 		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
 			return
 		}
 	}
 }
 
-// answer records a query and answers it from the zone. TXT of any name is the marker.
-func (l *Lab) answer(src, dst netip.AddrPort, query []byte) []byte {
+// answer records a query, and returns what answers it: from the zone, where TXT of any name is the marker, or by asking somebody else. It is nil
+// for what has no answer.
+func (l *Lab) answer(src, dst netip.AddrPort, query []byte) func() []byte {
 	event := Event{Kind: "dns", Src: src, Dst: dst, Bytes: int64(len(query))}
 	var m dnsmessage.Message
 	if err := m.Unpack(query); err != nil || len(m.Questions) != 1 {
@@ -221,12 +230,32 @@ func (l *Lab) answer(src, dst netip.AddrPort, query []byte) []byte {
 	name := strings.ToLower(asked)
 	event.Detail = asked + " " + strings.TrimPrefix(q.Type.String(), "Type") // in the case that was sent, which carries bits, too
 	l.record.add(event)
+	if to := l.authority(name); to != "" {
+		return func() []byte { return l.passOn(to, query) }
+	}
+	return func() []byte { return l.answerFromZone(m) }
+}
 
+// answerFromZone answers a query that has one question.
+func (l *Lab) answerFromZone(m dnsmessage.Message) []byte {
+	q := m.Questions[0]
+	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
 	m.Response, m.Authoritative, m.RecursionAvailable, m.Additionals = true, true, true, nil
 	header := func() dnsmessage.ResourceHeader {
 		return dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 0}
 	}
-	addrs, exists := l.lookup(name)
+	if to, ok := aliases[name]; ok {
+		canonical := dnsmessage.MustNewName(to + ".")
+		alias := header()
+		alias.Type = dnsmessage.TypeCNAME
+		m.Answers = append(m.Answers, dnsmessage.Resource{Header: alias, Body: &dnsmessage.CNAMEResource{CNAME: canonical}})
+		name, q.Name = to, canonical
+	}
+	var addrs []netip.Addr
+	exists := flips(name) && q.Type != dnsmessage.TypeA
+	if !exists {
+		addrs, exists = l.lookup(name)
+	}
 	if !exists {
 		m.RCode = dnsmessage.RCodeNameError
 	}
