@@ -66,7 +66,7 @@ func inContainer(engine string, flags []string, user bool) func(testing.TB, *gro
 func besideContainer(engine string) func(testing.TB, *ground, attack.Down) *servant {
 	return func(t testing.TB, r *ground, where attack.Down) *servant {
 		t.Helper()
-		flags := []string{"--privileged", "--allow-new-privs", "--mount", fmt.Sprintf("type=bind,src=%s,dst=%[1]s,options=rbind:rw", r.canary)}
+		flags := []string{"--privileged", "--allow-new-privs", "--env", labSecret + "=" + r.secret, "--mount", "type=cgroup,src=cgroup,dst=/sys/fs/cgroup,options=rw", "--mount", fmt.Sprintf("type=bind,src=%s,dst=%[1]s,options=rbind:rw", r.canary)}
 		if where == attack.Outside {
 			flags = append(flags, "--net-host", "--with-ns", "pid:/proc/1/ns/pid")
 		}
@@ -83,7 +83,9 @@ func inRun(who func(testing.TB) person) func(testing.TB, *ground, string) *serva
 		t.Helper()
 		p := who(t)
 		probe := filepath.Join(p.dir, "probe")
-		return serve(t, p.command(t, "run", "--policy", p.write(t, ".config/cofferdam/policies/lab.yaml", policy), "--read", p.dir, "--", probe, "serve"), r.place(p.workspace(), probe))
+		cmd := p.command(t, "run", "--policy", p.write(t, ".config/cofferdam/policies/lab.yaml", policy), "--read", p.dir, "--", probe, "serve")
+		cmd.Env = append(cmd.Env, labSecret+"="+r.secret)
+		return serve(t, cmd, r.place(p.workspace(), probe))
 	}
 }
 
@@ -97,6 +99,9 @@ func onHost(t testing.TB, r *ground, where attack.Down) *servant {
 		args = append([]string{"unshare", "-m", "-n", "--propagation", "private"}, args...)
 	}
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
-	cmd.Dir, cmd.Env = p.workspace(), []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.home}
+	cmd.Dir, cmd.Env = p.workspace(), []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.home, labSecret + "=" + r.secret}
 	return serve(t, cmd, r.place(p.workspace(), filepath.Join(p.dir, "probe")))
 }
+
+// labSecret is a variable with the secret, in the environment of whoever starts a sandbox, or works where the wall is down.
+const labSecret = "COFFERDAM_LAB_SECRET"

@@ -122,7 +122,7 @@ func (a Attack) Alone() bool { return a.Wall != Workspace && a.Test == "" }
 
 // All returns every attack, family by family. The caller may keep it.
 func All() []Attack {
-	return slices.Concat(network, names, resolvers, hellos, requests, tunnels, spelled, host, kernel, workspace)
+	return slices.Concat(network, names, resolvers, hellos, requests, tunnels, spelled, host, files, kernel, workspace)
 }
 
 // Mute reports whether the attempt is bytes to which the lab has no answer that a probe would know: its control is seen by what arrives.
