@@ -43,7 +43,7 @@ test-integration: build ## real containers under Debian's containerd and the cur
 
 .PHONY: attack
 attack: packages build ## make every attack on every front, and print attack, front, outcome and control (root)
-	@$(GO) test -count=1 -timeout 30m -run '^(TestAttacks|TestAttacksAfterFaults|TestAWorkspaceCannotStrikeBack|TestADNSTunnelCarriesNothing)$$' ./integration -args -attacks $(CURDIR)/bin/attacks.txt; \
+	@$(GO) test -count=1 -timeout 60m -run '^(TestAttacks|TestAttacksAfterFaults|TestAWorkspaceCannotStrikeBack|TestADNSTunnelCarriesNothing|TestStreamsGiveNothingAway|TestEverySystemCall)$$' ./integration -args -attacks $(CURDIR)/bin/attacks.txt; \
 	status=$$?; cat bin/attacks.txt; exit $$status
 
 .PHONY: bench

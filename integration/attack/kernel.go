@@ -2,6 +2,7 @@ package attack
 
 // kernel are system calls by which an agent would gain rights, or reach more of the kernel than programs need.
 var kernel = []Attack{
+	{ID: "kernel.every-call", Tries: "make every system call that the profile does not let through", Wall: Kernel, Invariant: "I5", Source: "syscalls(2)", Down: Private, Shows: Answer, Test: "TestEverySystemCall"},
 	{ID: "kernel.userns", Tries: "become root of a user namespace", Wall: Kernel, Invariant: "I5", Source: "user_namespaces(7)", Try: "in-userns euid", Down: Outside, Shows: Answer},
 	{ID: "kernel.userns-clone3", Tries: "become root of a user namespace through clone3", Wall: Kernel, Invariant: "I5", Source: "clone(2)", Try: "clone3-userns", Down: Outside, Shows: Answer},
 	{ID: "kernel.io-uring", Tries: "use io_uring", Wall: Kernel, Invariant: "I5", Source: "io_uring_setup(2)", Try: "io-uring", Down: Outside, Shows: Answer},
