@@ -151,8 +151,8 @@ func idle(b *testing.B, p person, script string, programs ...string) int64 {
 		b.Fatal(err)
 	}
 	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	<-time.After(2 * time.Second) // idle is what it is once the start has been tidied up
+	defer cmd.Process.Signal(unix.SIGTERM) // killed, its cgroup would be left: what would remove it is gone with the lab
+	<-time.After(2 * time.Second)          // idle is what it is once the start has been tidied up
 	pids := []int{cmd.Process.Pid}
 	for _, program := range programs {
 		pids = append(pids, children(b, pids[:1], program)...)

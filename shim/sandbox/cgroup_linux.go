@@ -109,7 +109,7 @@ func HurryCgroups() {
 	// The lock that is waited for is one of all hierarchies, so any will do; cgroups(7) says how they are called here and where they are.
 	for line := range strings.Lines(string(own)) {
 		field := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(field) != 3 {
+		if len(field) != 3 || strings.HasPrefix(field[2], "/..") { // outside of what is seen here: the path would be another one's
 			continue
 		}
 		dirs := []string{strings.TrimPrefix(field[1], "name=")}
