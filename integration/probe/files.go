@@ -138,8 +138,27 @@ func others() ([]string, error) {
 	return slices.DeleteFunc(all, func(p string) bool { return strings.HasPrefix(p, own) }), err
 }
 
-// foreign looks at inherited descriptors, its own too. Pipes are streams; everything else has to be of a mount that is there, which a file of the
-// host is not even if it has the same path.
+// ownSockets are the inodes of the sockets of its network namespace (proc_pid_net(5)): numbers that stand in the lines of each.
+func ownSockets() (map[uint64]bool, error) {
+	inodes := map[uint64]bool{}
+	for file, column := range map[string]int{"tcp": 9, "tcp6": 9, "udp": 9, "udp6": 9, "unix": 6} {
+		text, err := os.ReadFile("/proc/self/net/" + file)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); len(f) > column {
+				if inode, err := strconv.ParseUint(f[column], 10, 64); err == nil {
+					inodes[inode] = true
+				}
+			}
+		}
+	}
+	return inodes, nil
+}
+
+// foreign looks at inherited descriptors, its own too. Pipes are streams, and a socket may be of its own network namespace; everything else has to be of a
+// mount that is there, which a file of the host is not even if it has the same path.
 func foreign() (list []string, err error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -153,16 +172,23 @@ func foreign() (list []string, err error) {
 		}
 		mounts[id] = true
 	}
+	sockets, err := ownSockets()
+	if err != nil {
+		return nil, err
+	}
 	all, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
 		return nil, err
 	}
 	for _, fd := range all {
 		var st unix.Statx_t
-		if err := unix.Statx(unix.AT_FDCWD, fd, 0, unix.STATX_TYPE|unix.STATX_MNT_ID, &st); err != nil {
+		if err := unix.Statx(unix.AT_FDCWD, fd, 0, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
 			continue // it is closed, or nobody's to look at
 		}
 		kind := st.Mode & unix.S_IFMT
+		if kind == unix.S_IFSOCK && sockets[st.Ino] {
+			continue
+		}
 		if kind != unix.S_IFIFO && kind != 0 && !mounts[st.Mnt_id] { // 0 are anonymous inodes, such as of epoll(7)
 			target, _ := os.Readlink(fd)
 			list = append(list, fmt.Sprintf("%s: %s, mode %o", fd, target, st.Mode))
