@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -176,6 +177,7 @@ func foreign() (list []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	targets := map[string]string{}
 	all, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
 		return nil, err
@@ -191,10 +193,19 @@ func foreign() (list []string, err error) {
 		}
 		if kind != unix.S_IFIFO && kind != 0 && !mounts[st.Mnt_id] { // 0 are anonymous inodes, such as of epoll(7)
 			target, _ := os.Readlink(fd)
+			targets[fd] = target
 			list = append(list, fmt.Sprintf("%s: %s, mode %o", fd, target, st.Mode))
 		}
 	}
-	return list, nil
+	// What was handed over stays. A socket that a process has just made, and not bound, is in no list, and is gone soon.
+	if len(list) > 0 {
+		<-time.After(200 * time.Millisecond)
+	}
+	return slices.DeleteFunc(list, func(found string) bool {
+		fd, _, _ := strings.Cut(found, ":")
+		now, _ := os.Readlink(fd)
+		return now != targets[fd]
+	}), nil
 }
 
 // leak has the further attempt in a copy of the mounts: what was opened before is of none that it has.
